@@ -112,6 +112,7 @@ class Ticket:
     arrived_s: float
     deadline_s: float | None = None  # absolute; the class's queue timeout is added by the dispatcher
     retryable: bool = True  # False where a second execution could do harm (stored responses, files)
+    prefix_hash: int = 0  # of the prompt's beginning, for prefix affinity; 0: unknown
     client: object = None  # the shell's own object; the dispatcher never looks inside
 
     # From here on written by the dispatcher.
