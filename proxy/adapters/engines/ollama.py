@@ -1,0 +1,21 @@
+"""Ollama: no metrics, and OLLAMA_NUM_PARALLEL is not told. `/api/ps` tells the context of each loaded model."""
+
+from __future__ import annotations
+
+from proxy.adapters.engines.base import Engine, PriorityPolarity, at, items, size
+from proxy.types import Telemetry
+
+
+class Ollama(Engine):
+    name = "ollama"
+    metrics_paths = ()
+    info_paths = ("/api/ps",)
+    priority = PriorityPolarity.REMOVE
+    slow_abort = False
+
+    def parse_metrics(self, text: str, at_s: float) -> Telemetry:
+        return Telemetry(at_s=at_s)
+
+    def parse_info(self, document: object, at_s: float) -> Telemetry:
+        contexts = [size(at(model, "context_length")) or 0 for model in items(document, "models")]
+        return Telemetry(at_s=at_s, context_tokens=max(contexts, default=0) or None)
