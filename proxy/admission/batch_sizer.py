@@ -1,0 +1,442 @@
+"""How many requests may run at one upstream at once.
+
+Once per tick: measure the latency x at n running requests, fit the step time (`step_model`), let the law move the
+limit L (`limits`), then bound it by what the outer loops learnt (`outer_loops`). Every change is a `Step` with its
+reason. The clock of every sample starts at dispatch, only successes count, and a tick in which demand rather than L
+held requests back never raises L. Above L stand the memory ceiling and the configured maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+
+from proxy.admission.limits import (
+    AimdLaw,
+    Change,
+    LimitConfig,
+    ModelLaw,
+    Reason,
+    Signal,
+    Target,
+    law_of,
+)
+from proxy.admission.measure import Measure, Meter
+from proxy.admission.outer_loops import EngineCap, MarginLoop, MemoryFactor, Peak, PrefillLoop, Sharing
+from proxy.admission.step_model import Coefficients, StepModel
+from proxy.types import Direction, Failure, Sample, Step, Telemetry, Work
+
+BINDING_SHARE = 0.3  # of the tick with a request waiting for a seat
+BINDING_USE = 0.85  # of the limit in flight
+EPOCH_PAUSE_S = 20.0
+EPOCH_KAPPA = 0.15
+DRAIN_S = 10.0  # a cut relative to L waits for the last one to drain, at most this long
+FIT_POOR, FIT_GOOD, FIT_TICKS = 0.3, 0.5, 30
+RESTORE_SHARE = 0.7
+TRUST_TICKS = 8  # a young fit is trusted to twice the largest n seen, an older one to four times
+PREFILL_TOKEN_S = 4e-5  # engine-seconds per prompt token before the first fit; an output token costs twice as much
+FAILURE_REASONS = {
+    Failure.SHED: Reason.SHED,
+    Failure.TIMEOUT: Reason.TIMEOUT,
+    Failure.RESET: Reason.RESET,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TickInput:
+    """What happened at one upstream since the last tick.
+
+    `gap_s`, `tokens`: as in `types.Reading`. `running`: time average of requests past their first token (a request
+    that is not streamed counts from its dispatch). `prefill_tokens`: uncached prompt tokens whose first token came in
+    this tick; `prefill_out_tokens`: those still outstanding. `queue_share`: 0..1 share of the tick with an eligible
+    request waiting. `mean_prompt_tokens` is the uncached part. `kv_limit_seats`: seats that memory holds at the
+    measured sizes. `engine_total_running`: what the engine says it runs, all proxies together.
+    """
+
+    now: float
+    duration_s: float
+    gap_s: float
+    tokens: float
+    running: float
+    prefill_tokens: float
+    in_flight: int
+    prefill_out_tokens: float
+    queue_share: float
+    mean_prompt_tokens: float
+    mean_output_tokens: float
+    output_cv: float = 1.0
+    kv_limit_seats: float | None = None
+    engine: Telemetry | None = None
+    engine_total_running: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SizerState:
+    """For the admin page and gauges; seconds, tokens; None: not measured yet."""
+
+    limit: float
+    held: bool
+    epoch: int
+    margin: float
+    itl_s: float | None
+    ttft_s: float | None
+    kappa: float | None
+    a: float | None
+    b: float | None
+    d: float | None
+    fit_ratio: float
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SizerMemory:
+    """What survives a restart."""
+
+    limit: float
+    margin: float
+    coefficients: Coefficients | None
+
+
+class AdaptiveBatchSizer:
+    """The limit of one upstream. Times are seconds of one monotonic clock, handed in as `now`."""
+
+    def __init__(
+        self, upstream: str, config: LimitConfig, target: Target, now: float, shared_by: int | None = 1
+    ) -> None:
+        self.upstream = upstream
+        self.epoch = 0
+        self._config = config
+        self._target = target
+        self._law = law_of(config)
+        self._fallback = AimdLaw()
+        self._streams = StepModel()
+        self._service = StepModel()
+        self._meter = Meter(now)
+        self._margin = MarginLoop(target.attainment)
+        self._prefill = PrefillLoop()
+        self._cap = EngineCap()
+        self._memory = MemoryFactor()
+        self._peak = Peak()
+        self._sharing = Sharing(shared_by)
+        self._ceiling: int | None = None
+        self._limit = float(max(config.initial, config.minimum))
+        self._held = False
+        self._last: TickInput | None = None
+        self._binding = False
+        self._rho = 2.0
+        self._running = 1.0
+        self._itl_s: float | None = None
+        self._ttft_s: float | None = None
+        self._reason: Reason | None = None
+        self._raised_at_s = now
+        self._cut_at_s = -inf
+        self._epoch_at_s = now
+        self._epoch_kappa_log = 0.0
+        self._hot_ticks = 0
+        self._poor_ticks = 0
+        self._falling_back = False
+
+    def __repr__(self) -> str:
+        return f"AdaptiveBatchSizer({self.upstream!r}, limit={self.limit:.1f}, epoch={self.epoch}, {self._reason})"
+
+    # -- What the dispatcher asks --
+
+    @property
+    def limit(self) -> float:
+        """The limit that holds now, the memory ceiling included."""
+        return max(float(self._config.minimum), min(self._limit, self._hard_bound()))
+
+    @property
+    def seats(self) -> int:
+        """Requests that may run at once."""
+        return max(int(self.limit + 1e-9), 1)
+
+    @property
+    def prefill_tokens_max(self) -> float:
+        """Prompt tokens that may wait for their first token inside the engine."""
+        return self._prefill.tokens_max
+
+    @property
+    def kv_factor(self) -> float:
+        """Share phi of the KV capacity that admission may promise."""
+        return self._memory.factor
+
+    def prefill_rate(self) -> float | None:
+        """Prompt tokens per second at the present load; None before the first fit."""
+        return self._streams.prefill_rate(self._running)
+
+    def service_cost(self, prompt_tokens: float, output_tokens: float) -> float:
+        """Engine-seconds that a request takes: kappa (d P + (a/n + b) O); P : 2 O before the first fit."""
+        fit = self._streams.coefficients
+        if fit is None:
+            return PREFILL_TOKEN_S * (prompt_tokens + 2 * output_tokens)
+        output_s = fit.a / max(self._running, 1.0) + fit.b
+        return fit.kappa * (fit.d * prompt_tokens + output_s * output_tokens)
+
+    def state(self) -> SizerState:
+        """A frozen view for operators."""
+        fit = self._streams.coefficients
+        return SizerState(
+            limit=self.limit,
+            held=self._held,
+            epoch=self.epoch,
+            margin=self._margin.margin,
+            itl_s=self._itl_s,
+            ttft_s=self._ttft_s,
+            kappa=None if fit is None else fit.kappa,
+            a=None if fit is None else fit.a,
+            b=None if fit is None else fit.b,
+            d=None if fit is None else fit.d,
+            fit_ratio=self._streams.fit_ratio,
+            reason=self._reason,
+        )
+
+    # -- What the dispatcher tells --
+
+    def set_ceiling(self, seats: int | None) -> None:
+        """The hard bound from memory; the next tick reports it as a step if it lowers the limit."""
+        self._ceiling = seats
+
+    def observe(self, sample: Sample, now: float) -> Step | None:
+        """One finished success. Only the seed law moves here; the others learn for their next tick."""
+        pressure = self._pressure(sample, now)
+        if pressure is None:
+            return None
+        if sample.epoch >= self.epoch and (sample.output_tokens >= 16 or sample.work is Work.EMBED):
+            self._margin.observe(pressure)
+        if self._held:
+            return None
+        return self._apply(self._law.sampled(self._limit, pressure, self._binding), now)
+
+    def tick(self, given: TickInput) -> list[Step]:
+        """Once per 0.5-1 s: learn, then move the limit. The steps, in the order they were taken."""
+        now = given.now
+        self._last = given
+        self._rho = given.mean_prompt_tokens / max(given.mean_output_tokens, 1.0)
+        self._binding = given.queue_share >= BINDING_SHARE and given.in_flight >= BINDING_USE * self.seats
+        peak = self._peak.tick(given.in_flight, now)
+        self._sharing.tick(given.engine_total_running, given.in_flight, now)
+        self._cap.tick(given.engine, now, self._raised_at_s)
+        preempted = self._memory.tick(given.engine, now, self._binding)
+        measure = self._measure(given)
+        if measure is not None:
+            self._learn(measure, given, preempted)
+        waiting = 0 if given.engine is None else given.engine.waiting or 0
+        self._prefill.tick(self.prefill_rate(), self._target.ttft_s, given.queue_share >= BINDING_SHARE, waiting)
+        if self._held or self._config.mode == "fixed":
+            return []
+        rules: tuple[Callable[[], Change | None], ...] = (
+            self._bound,
+            lambda: self._preempted(given) if preempted else None,
+            lambda: self._emergency(measure, given),
+            lambda: self._decide(measure, given),
+            lambda: self._decay(peak),
+        )
+        steps = [self._apply(rule(), now) for rule in rules]
+        return [step for step in steps if step is not None]
+
+    def overloaded(self, now: float, failure: Failure) -> Step | None:
+        """The engine refused, timed out or reset: cut by a quarter, once until the cut has drained.
+
+        A refused connection or a stale one says nothing about load.
+        """
+        reason = FAILURE_REASONS.get(failure)
+        if reason is None or self._held or self._config.mode == "fixed" or now - self._cut_at_s < DRAIN_S:
+            return None
+        in_use = self._limit if self._last is None else max(float(self._last.in_flight), 1.0)
+        if reason is Reason.SHED:
+            self._cap.refused(in_use, now)
+        self._cut_at_s = now
+        return self._apply(Change(0.75 * min(self._limit, in_use), reason), now)
+
+    def hold(self, seats: int | None, now: float) -> Step | None:
+        """Pin the limit; None lets it go again from where it stands."""
+        self._held = seats is not None
+        return None if seats is None else self._apply(Change(float(seats), Reason.HELD), now)
+
+    def reconfigure(self, config: LimitConfig, target: Target, now: float) -> Step | None:
+        """Take new settings; what was learnt about the engine stays."""
+        if config != self._config:
+            self._law = law_of(config)
+        if target != self._target:
+            self._margin = MarginLoop(target.attainment)
+        self._config, self._target = config, target
+        self._open_epoch(now)
+        start = float(config.initial) if config.mode == "fixed" else self._limit
+        return self._apply(Change(start, Reason.RECONFIGURED), now)
+
+    def memory(self) -> SizerMemory:
+        """What a restarted process may start from."""
+        return SizerMemory(self.limit, self._margin.margin, self._streams.coefficients)
+
+    def restore(self, memory: SizerMemory, now: float) -> Step | None:
+        """Start from an earlier run, at 0.7 of its limit."""
+        if memory.coefficients is not None:
+            self._streams.restore(memory.coefficients)
+        self._margin.margin = memory.margin
+        if self._config.mode == "fixed":
+            return None
+        return self._apply(Change(RESTORE_SHARE * memory.limit, Reason.RESTORED), now)
+
+    # -- Signals --
+
+    def _pressure(self, sample: Sample, now: float) -> float | None:
+        """Latency / target of a sample, None for work whose duration says nothing about load."""
+        in_flight = 1 if self._last is None else self._last.in_flight
+        if sample.work is Work.EMBED:
+            self._meter.service(sample.duration_s, in_flight, now)
+            return sample.duration_s / self._target.ttft_s
+        if sample.work is not Work.GENERATE:
+            return None
+        prompt_tokens = max(sample.prompt_tokens - sample.cached_tokens, 0)
+        if not sample.streaming:
+            if sample.output_tokens < 2:
+                return None
+            fit = self._streams.coefficients
+            prefill_s = 0.0 if fit is None else fit.kappa * fit.d * prompt_tokens
+            tpot_s = max(sample.duration_s - prefill_s, 0.5 * sample.duration_s) / sample.output_tokens
+            self._meter.body(tpot_s, sample.output_tokens, sample.duration_s, in_flight, now)
+            return tpot_s / self._target.itl_s
+        if sample.ttft_s is not None:
+            self._ttft_s = sample.ttft_s if self._ttft_s is None else 0.9 * self._ttft_s + 0.1 * sample.ttft_s
+            self._prefill.observe(sample.ttft_s, sample.prefill_out_tokens + prompt_tokens, self._itl_s or 0.0)
+        return None if sample.tpot_s is None else sample.tpot_s / self._target.itl_s
+
+    def _measure(self, given: TickInput) -> Measure | None:
+        """The signal of the tick, on the engine's total where other proxies share it."""
+        measure = self._meter.tick(
+            given.now, given.duration_s, given.gap_s, given.tokens, given.running, given.prefill_tokens, given.in_flight
+        )
+        if measure is None or not self._sharing.active or not given.engine_total_running:
+            return measure
+        ratio = max(given.engine_total_running / max(measure.running, 1.0), 1.0)
+        return replace(measure, running=measure.running * ratio, prefill_per_step=measure.prefill_per_step * ratio)
+
+    def _learn(self, measure: Measure, given: TickInput, preempted: bool) -> None:
+        self._running += 0.2 * (measure.running - self._running)
+        if not measure.service:
+            self._itl_s = measure.latency_s if self._itl_s is None else 0.5 * (self._itl_s + measure.latency_s)
+        if preempted or measure.running < 1:
+            return
+        model = self._service if measure.service else self._streams
+        prefill = measure.prefill_per_step
+        if not measure.service and measure.weight < 1:
+            prefill = self._rho * measure.running
+        model.learn(measure.latency_s, measure.running, prefill, given.duration_s, measure.weight)
+        moved = abs(model.kappa_log - self._epoch_kappa_log) > EPOCH_KAPPA
+        if moved and given.now - self._epoch_at_s >= EPOCH_PAUSE_S:
+            self._epoch_kappa_log = model.kappa_log
+            self._open_epoch(given.now)
+        self._poor_ticks = self._poor_ticks + 1 if model.fit_ratio < FIT_POOR else 0
+        self._falling_back = self._poor_ticks >= FIT_TICKS or (self._falling_back and model.fit_ratio < FIT_GOOD)
+
+    def _open_epoch(self, now: float) -> None:
+        self.epoch += 1
+        self._epoch_at_s = now
+        self._margin.restart()
+
+    # -- Rules, in the order of a tick --
+
+    def _bound(self) -> Change | None:
+        if self._limit > self._hard_bound():
+            return Change(self._hard_bound(), Reason.CEILING)
+        return Change(self._cap.seats, Reason.ENGINE_CAP) if self._limit > self._cap.seats else None
+
+    def _preempted(self, given: TickInput) -> Change | None:
+        goal = 0.85 * max(given.running, 1.0)
+        self._cut_at_s = given.now
+        return Change(goal, Reason.PREEMPTION) if goal < self._limit else None
+
+    def _emergency(self, measure: Measure | None, given: TickInput) -> Change | None:
+        """x above 1.6 T for three ticks, the part that prefill explains taken out; once per drained cut."""
+        if measure is None:
+            return None
+        fit = self._streams.coefficients
+        prefill_s = 0.0 if fit is None else fit.kappa * fit.d * measure.prefill_per_step
+        target_s = self._target.ttft_s if measure.service else self._target.itl_s
+        self._hot_ticks = self._hot_ticks + 1 if measure.latency_s - prefill_s > 1.6 * target_s else 0
+        if self._hot_ticks < 3 or self._draining(given):
+            return None
+        self._hot_ticks, self._cut_at_s = 0, given.now
+        self._open_epoch(given.now)
+        return Change(0.75 * min(self._limit, max(given.running, 1.0)), Reason.EMERGENCY)
+
+    def _decide(self, measure: Measure | None, given: TickInput) -> Change | None:
+        if measure is None:
+            return self._recover(given)
+        total = given.engine_total_running if self._sharing.active else None
+        alone_law = isinstance(self._law, ModelLaw) and (
+            self._falling_back or (self._sharing.active and not (total and self._sharing.shared_by))
+        )
+        law = self._fallback if alone_law else self._law
+        change = law.ticked(self._limit, self._signal(measure, given))
+        if change is not None and change.limit > self._limit and self._draining(given):
+            return None
+        return change
+
+    def _recover(self, given: TickInput) -> Change | None:
+        """No latency steers this work (audio): climb back to the start value, a seat per drained cut."""
+        silent = self._streams.ticks + self._service.ticks == 0
+        if not silent or not self._binding or self._limit >= self._config.initial:
+            return None
+        if given.now - max(self._cut_at_s, self._raised_at_s) < DRAIN_S:
+            return None
+        return Change(min(self._limit + 1, self._config.initial), Reason.RECOVERY)
+
+    def _decay(self, peak: int) -> Change | None:
+        most = 2.0 * peak + 8
+        if self._limit <= most:
+            return None
+        if isinstance(self._law, ModelLaw):
+            self._law.restart()
+        return Change(max(most, 0.9 * self._limit), Reason.IDLE)
+
+    # -- Parts of the rules --
+
+    def _signal(self, measure: Measure, given: TickInput) -> Signal:
+        model = self._service if measure.service else self._streams
+        target_s = self._target.ttft_s if measure.service else self._target.itl_s
+        rho = 0.0 if measure.service else self._rho
+        shares = (self._sharing.shared_by or 1) if self._sharing.active else 1
+        predicted = model.seats_at(target_s * self._margin.margin, rho)
+        trust = 2.0 if model.ticks < TRUST_TICKS else 4.0
+        memory_seats = inf if given.kv_limit_seats is None else given.kv_limit_seats
+        return Signal(
+            now=given.now,
+            latency_s=measure.latency_s,
+            target_s=target_s,
+            aim_s=target_s * self._margin.margin,
+            running=measure.running / shares,
+            in_flight=given.in_flight,
+            binding=self._binding,
+            bound=min(self._cap.seats, self._hard_bound(), memory_seats),
+            predicted=None if predicted is None else predicted / shares,
+            trusted=(trust * model.running_max + 2) / shares,
+            marginal_gain=model.marginal_gain(self._limit * shares, rho),
+            token_rate=given.tokens / given.duration_s,
+            gain_up=0.2 if shares > 1 else None,
+        )
+
+    def _hard_bound(self) -> float:
+        bounds = (self._ceiling, self._config.maximum)
+        return float(min((bound for bound in bounds if bound is not None), default=inf))
+
+    def _draining(self, given: TickInput) -> bool:
+        """The last relative cut still shows: more run than the limit allows."""
+        return given.now - self._cut_at_s < DRAIN_S and given.in_flight > self._limit
+
+    def _apply(self, change: Change | None, now: float) -> Step | None:
+        """Move the limit, within its bounds; None when that changes nothing."""
+        if change is None:
+            return None
+        before = self._limit
+        after = max(min(change.limit, self._hard_bound()), float(self._config.minimum))
+        if after == before:
+            return None
+        self._limit, self._reason = after, change.reason
+        if after > before:
+            self._raised_at_s = now
+        return Step(
+            self.upstream, before, after, Direction.UP if after > before else Direction.DOWN, change.reason, now
+        )

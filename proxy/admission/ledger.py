@@ -1,0 +1,188 @@
+"""KV tokens promised to live requests: will the future peak fit?
+
+Request i holds h_i = prompt + generated so far and is expected to add R_i more, at one token per step like all others,
+then frees everything. Sorted by R descending, the memory in use when the k-th is about to end is
+
+    peak = max_k ( h_1 + ... + h_k + k R_k )
+
+and a candidate may start while peak with it <= factor * capacity (LightLLM Past-Future, arXiv 2507.10150; the same
+test as `_can_add_new_req` of the VTC artifact). R_i are grouped into geometric bands of 9 %, each with its count and
+sums, so that reserve, progress and release cost O(1) and the test walks the bands, never the requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+from proxy.admission.prediction import PRIOR, LengthPredictor, PromptCorrection
+from proxy.types import Usage
+
+BAND_RATIO = 1.09
+BANDS = 140  # 1.09^139 > 131072 tokens
+CALIBRATION_S = 30.0
+CALIBRATION_BAND = 0.15
+
+
+@dataclass(slots=True)
+class _Entry:
+    tenant: str
+    estimate: int  # prompt tokens before correction
+    prompt: int
+    output_cap: int | None
+    generated: int
+    remaining: int
+    band: int
+
+
+def _band(remaining: int) -> int:
+    """0 holds the longest."""
+    return BANDS - 1 - min(int(log(remaining + 1) / log(BAND_RATIO)), BANDS - 1)
+
+
+class Ledger:
+    """Reservations at one upstream. `capacity_tokens` None: memory is unknown and everything fits."""
+
+    def __init__(self, capacity_tokens: int | None) -> None:
+        self.capacity_tokens = capacity_tokens
+        self.factor = 0.9  # usable share phi of the capacity; the dispatcher copies the sizer's `kv_factor` here
+        self.lengths = LengthPredictor()
+        self.prompts = PromptCorrection()
+        self._entries: dict[int, _Entry] = {}
+        self._count = [0] * BANDS
+        self._held = [0] * BANDS
+        self._remaining = [0] * BANDS
+        self._held_tokens = 0
+        self._generated_tokens = 0
+        self._peak_tokens: int | None = 0
+        self._scale = 1.0
+        self._apart_since_s: float | None = None
+        self._mean_prompt = float(PRIOR)
+        self._reserved = 0
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self._entries)} live, {self.reserved_tokens}/{self.capacity_tokens} tokens)"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def held_tokens(self) -> int:
+        """Prompt and generated tokens of all live requests."""
+        return self._held_tokens
+
+    @property
+    def reserved_tokens(self) -> int:
+        """The future peak: what the live requests will hold at once at the worst moment. 0 when none lives."""
+        if self._peak_tokens is None:
+            self._peak_tokens = self._peak(None, 0, 0)
+        return self._peak_tokens
+
+    @property
+    def mean_prompt_tokens(self) -> float:
+        """Mean corrected prompt of the requests reserved lately."""
+        return self._mean_prompt
+
+    @property
+    def mean_uncached_tokens(self) -> float:
+        """The part of `mean_prompt_tokens` that needs a prefill."""
+        return self._mean_prompt * (1 - self.prompts.cached_share)
+
+    @property
+    def mean_output_tokens(self) -> float:
+        """Mean output, the tokens of live requests counted (censored mean)."""
+        return self.lengths.mean_tokens(self._generated_tokens)
+
+    @property
+    def output_variation(self) -> float:
+        """Coefficient of variation of the output length."""
+        return self.lengths.variation
+
+    def fits(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> bool:
+        """Would the future peak with this request fit? One request alone always does."""
+        if self.capacity_tokens is None or not self._entries:
+            return True
+        prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
+        peak = self._peak(_band(remaining), prompt, remaining)
+        return peak * self._scale <= self.factor * self.capacity_tokens
+
+    def reserve(self, ticket_id: int, tenant: str, prompt_tokens: int, output_cap: int | None) -> int:
+        """Book a request that starts now and return its tokens, clamped to the capacity.
+
+        `prompt_tokens` is the estimate as read from the body; ValueError when the ticket is booked already.
+        """
+        if ticket_id in self._entries:
+            raise ValueError(f"ticket {ticket_id} is already reserved")
+        prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
+        entry = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
+        self._entries[ticket_id] = entry
+        self._reserved += 1
+        self._mean_prompt += max(0.02, 1 / self._reserved) * (prompt - self._mean_prompt)
+        self._book(entry, 1)
+        return prompt + remaining
+
+    def progress(self, ticket_id: int, generated: int) -> None:
+        """True up: the request has generated so many tokens by now. LookupError when it is not booked."""
+        entry = self._entries[ticket_id]
+        self._book(entry, -1)
+        entry.generated = max(entry.generated, generated)
+        entry.remaining = self.lengths.remaining(entry.tenant, entry.generated, entry.output_cap)
+        entry.band = _band(entry.remaining)
+        self._book(entry, 1)
+
+    def release(self, ticket_id: int, usage: Usage | None) -> None:
+        """Free a request, exactly once (LookupError otherwise). `usage` only if it ended by itself: it teaches."""
+        entry = self._entries.pop(ticket_id)
+        self._book(entry, -1)
+        if usage is not None:
+            self.lengths.ended(entry.tenant, usage.completion_tokens)
+            self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
+
+    def calibrate(self, kv_usage: float, waiting: int, now: float) -> None:
+        """Compare with the engine's gauge: a gap above 15 % for 30 s rescales the test.
+
+        Fewer tokens than booked count only while nothing waits in the engine: a waiting request is booked but holds
+        nothing yet.
+        """
+        if self.capacity_tokens is None or self._held_tokens == 0:
+            self._apart_since_s = None
+            return
+        ratio = kv_usage * self.capacity_tokens / self._held_tokens
+        if abs(ratio / self._scale - 1) <= CALIBRATION_BAND or (ratio < self._scale and waiting > 0):
+            self._apart_since_s = None
+        elif self._apart_since_s is None:
+            self._apart_since_s = now
+        elif now - self._apart_since_s >= CALIBRATION_S:
+            self._scale = min(max(ratio, 0.5), 2.0)
+            self._apart_since_s = None
+
+    def _sizes(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> tuple[int, int]:
+        prompt = self.prompts.tokens(prompt_tokens)
+        remaining = self.lengths.remaining(tenant, 0, output_cap)
+        if self.capacity_tokens is not None:
+            prompt = min(prompt, self.capacity_tokens)
+            remaining = min(remaining, self.capacity_tokens - prompt)
+        return prompt, remaining
+
+    def _book(self, entry: _Entry, sign: int) -> None:
+        held = entry.prompt + entry.generated
+        self._count[entry.band] += sign
+        self._held[entry.band] += sign * held
+        self._remaining[entry.band] += sign * entry.remaining
+        self._held_tokens += sign * held
+        self._generated_tokens += sign * entry.generated
+        self._peak_tokens = None
+
+    def _peak(self, band: int | None, prompt: int, remaining: int) -> int:
+        """Future peak with a candidate in `band`; the mean R of a band stands for each of its requests."""
+        peak = held = count = 0
+        for index, (band_count, band_held, band_remaining) in enumerate(
+            zip(self._count, self._held, self._remaining, strict=True)
+        ):
+            if index == band:
+                band_count, band_held, band_remaining = band_count + 1, band_held + prompt, band_remaining + remaining
+            if band_count:
+                held += band_held
+                count += band_count
+                peak = max(peak, held + count * band_remaining // band_count)
+        return peak

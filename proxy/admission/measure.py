@@ -1,0 +1,112 @@
+"""Which latency steers an upstream: inter-token time of visible streams, else finished requests, each with its n.
+
+    streams   x = sum(gap) / sum(tokens) of the tick; the engine's steps as they are, without delay
+    bodies    not streamed: x_i = (E2E_i - d P_i) / O_i of finished requests
+    service   one forward pass (embeddings, scores): x_i = duration_i, against the TTFT target
+    (audio has no such signal: its duration is that of its content)
+
+A finished request tells about its whole life, so its n is the mean in flight between its dispatch and its end; that
+keeps (x, n) consistent while the limit moves. Such samples are pooled until 30 of them, or as many as run, are there,
+and weigh 0.3 beside a tick of streams.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass
+
+POOL_SAMPLES = 30
+BODY_WEIGHT = 0.3
+TOKENS_MIN = 20  # fewer gaps in a tick say little about its steps
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """x in s, n, p in tokens per step, the weight of the tick, and whether x is a service time."""
+
+    latency_s: float
+    running: float
+    prefill_per_step: float
+    weight: float
+    service: bool
+
+
+class InFlightHistory:
+    """Time average of the requests in flight over any recent interval, from its integral at each tick."""
+
+    def __init__(self, now: float) -> None:
+        self._times: deque[float] = deque([now], maxlen=600)
+        self._integrals: deque[float] = deque([0.0], maxlen=600)
+
+    def tick(self, in_flight: float, now: float) -> None:
+        span_s = max(now - self._times[-1], 0.0)
+        self._integrals.append(self._integrals[-1] + span_s * in_flight)
+        self._times.append(now)
+
+    def mean(self, since_s: float) -> float | None:
+        """Mean from `since_s` to the last tick; None when no tick lies in between."""
+        index = max(bisect_right(self._times, since_s) - 1, 0)
+        span_s = self._times[-1] - self._times[index]
+        return None if span_s <= 0 else (self._integrals[-1] - self._integrals[index]) / span_s
+
+
+@dataclass(slots=True)
+class Pool:
+    """Finished requests since the signal was last taken."""
+
+    weight: float = 0.0
+    latency: float = 0.0
+    running: float = 0.0
+    count: int = 0
+    since_s: float = 0.0
+
+    def add(self, latency_s: float, weight: float, running: float, now: float) -> None:
+        """One request: its latency, how much it counts (tokens), mean n of its life."""
+        if self.count == 0:
+            self.since_s = now
+        self.weight += weight
+        self.latency += weight * latency_s
+        self.running += weight * running
+        self.count += 1
+
+    def ready(self, in_flight: float, now: float) -> bool:
+        """Enough requests over at least a second."""
+        return self.count >= min(POOL_SAMPLES, max(4.0, in_flight)) and now - self.since_s >= 1.0
+
+
+class Meter:
+    """Chooses the signal of a tick: streams before bodies before service."""
+
+    def __init__(self, now: float) -> None:
+        self._history = InFlightHistory(now)
+        self._bodies = Pool()
+        self._service = Pool()
+
+    def body(self, tpot_s: float, output_tokens: int, duration_s: float, in_flight: int, now: float) -> None:
+        """A generation that was not streamed has finished."""
+        self._bodies.add(tpot_s, output_tokens, self._life(duration_s, in_flight, now), now)
+
+    def service(self, duration_s: float, in_flight: int, now: float) -> None:
+        """A single forward pass has finished."""
+        self._service.add(duration_s, 1.0, self._life(duration_s, in_flight, now), now)
+
+    def tick(
+        self, now: float, duration_s: float, gap_s: float, tokens: float, running: float, prefill: float, in_flight: int
+    ) -> Measure | None:
+        """The signal of a tick, if there is one. `prefill`: tokens whose first token came in the tick."""
+        self._history.tick(in_flight, now)
+        if tokens >= TOKENS_MIN and running >= 1:
+            latency_s = gap_s / tokens
+            self._bodies = Pool()
+            return Measure(latency_s, running, prefill * latency_s / duration_s, 1.0, False)
+        if self._bodies.ready(in_flight, now):
+            pool, self._bodies = self._bodies, Pool()
+            return Measure(pool.latency / pool.weight, pool.running / pool.weight, 0.0, BODY_WEIGHT, False)
+        if self._service.ready(in_flight, now):
+            pool, self._service = self._service, Pool()
+            return Measure(pool.latency / pool.weight, pool.running / pool.weight, 0.0, BODY_WEIGHT, True)
+        return None
+
+    def _life(self, duration_s: float, in_flight: int, now: float) -> float:
+        return self._history.mean(now - duration_s) or float(in_flight)

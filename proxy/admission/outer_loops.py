@@ -1,0 +1,167 @@
+"""The slow loops around the limit: margin of the target, prefill tokens, engine cap, memory factor, peak of use.
+
+margin   q = quantile of the last 100 latencies / target at 1 - 0.4 (1 - attainment), 0.98 for 0.95, since the
+         samples are correlated and a tracker of 0.95 delivers 0.88-0.91; m *= clip(q^-0.5, 0.93, 1.02) in 0.7..1.05
+prefill  Pmax = scale * TTFT target * R, R the fitted prefill rate within 0.5..1.5 of its mean; the residual
+         r = TTFT - (outstanding + own prompt) / R - x shows waiting that the model does not explain
+cap      waiting >= max(2, 5 % of running) in two fresh scrapes: cap = running + 2 for 30 s, then +5 % per 30 s
+phi      usable share of KV memory: * 0.88 on a preemption (recomputed work), +0.4 % per 5 s while binding
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from proxy.admission.step_model import CHUNK_TOKENS
+from proxy.types import Telemetry
+
+FRESH_S = 2.0
+
+
+class MarginLoop:
+    """Trims the target so that the wanted share of requests meets it."""
+
+    def __init__(self, attainment: float) -> None:
+        self.margin = 0.92
+        self._quantile = 1 - 0.4 * (1 - attainment)
+        self._ratios: list[float] = []
+
+    def observe(self, ratio: float) -> None:
+        """One finished request: latency / target."""
+        self._ratios.append(ratio)
+        if len(self._ratios) < 100:
+            return
+        tail = sorted(self._ratios)[min(int(self._quantile * 100), 99)]
+        self._ratios.clear()
+        self.margin *= min(max(tail**-0.5, 0.93), 1.02)
+        self.margin = min(max(self.margin, 0.7), 1.05)
+
+    def restart(self) -> None:
+        """Forget requests that ran before the conditions changed."""
+        self._ratios.clear()
+
+
+class PrefillLoop:
+    """Bounds the prompt tokens that wait for their first token inside the engine."""
+
+    def __init__(self) -> None:
+        self.tokens_max = 2.0 * CHUNK_TOKENS
+        self._scale = 1.0
+        self._rate: float | None = None
+        self._residuals: list[float] = []
+        self._late_ticks = 0
+
+    def observe(self, ttft_s: float, ahead_tokens: float, itl_s: float) -> None:
+        """One first token: its TTFT, prompt tokens outstanding at dispatch (own included), present ITL."""
+        if self._rate is not None:
+            self._residuals.append(ttft_s - ahead_tokens / self._rate - itl_s)
+
+    def tick(self, rate: float | None, ttft_target_s: float, binding: bool, waiting: int) -> None:
+        """`rate` is the fitted prefill rate in tokens/s, `waiting` the engine's own queue (0: none or unknown)."""
+        if rate is None:
+            return
+        mean = rate if self._rate is None else self._rate
+        self._rate = mean + 0.1 * (min(max(rate, 0.5 * mean), 1.5 * mean) - mean)
+        late = sorted(self._residuals)[int(0.9 * len(self._residuals))] if self._residuals else None
+        self._residuals.clear()
+        if late is not None:
+            self._late_ticks = self._late_ticks + 1 if late > 0.3 * ttft_target_s and waiting == 0 else 0
+        if self._late_ticks >= 3:
+            self._scale, self._late_ticks = max(0.8 * self._scale, 0.1), 0
+        elif binding:
+            self._scale = min(1.02 * self._scale, 1.0)
+        self.tokens_max = max(self._scale * ttft_target_s * self._rate, CHUNK_TOKENS)
+
+
+class EngineCap:
+    """Learns how many sequences the engine runs at once: more only feed its queue, where order is not ours."""
+
+    HOLD_S = 30.0
+
+    def __init__(self) -> None:
+        self.seats = inf
+        self._raised_at_s = 0.0
+        self._scrape_s = -inf
+        self._strikes = 0
+
+    def tick(self, engine: Telemetry | None, now: float, limit_raised_s: float) -> None:
+        """One scrape counts once, if fresh and read after the limit's last raise."""
+        if self.seats < inf and now - self._raised_at_s >= self.HOLD_S:
+            self.seats, self._raised_at_s = 1.05 * self.seats, now
+        if engine is None or engine.running is None or engine.waiting is None or engine.at_s <= self._scrape_s:
+            return
+        self._scrape_s = engine.at_s
+        if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s:
+            return
+        self._strikes = self._strikes + 1 if engine.waiting >= max(2, 0.05 * engine.running) else 0
+        if self._strikes >= 2:
+            self.seats, self._raised_at_s, self._strikes = engine.running + 2.0, now, 0
+
+    def refused(self, running: float, now: float) -> None:
+        """The engine shed a request while `running` were in flight."""
+        self.seats, self._raised_at_s = max(0.9 * running, 1.0), now
+
+
+class MemoryFactor:
+    """phi, the share of KV capacity that admission may promise."""
+
+    PAUSE_S = 5.0
+
+    def __init__(self) -> None:
+        self.factor = 0.90
+        self._preemptions: int | None = None
+        self._changed_at_s = -inf
+
+    def tick(self, engine: Telemetry | None, now: float, binding: bool) -> bool:
+        """True when the engine preempted since the last scrape and the limit must follow the cut."""
+        if engine is None or engine.preemptions is None:
+            return False
+        before, self._preemptions = self._preemptions, engine.preemptions
+        if now - self._changed_at_s < self.PAUSE_S:
+            return False
+        if before is not None and engine.preemptions > before:
+            self.factor, self._changed_at_s = max(0.88 * self.factor, 0.5), now
+            return True
+        if binding and (engine.kv_usage or 0.0) < 0.92:
+            self.factor, self._changed_at_s = min(1.004 * self.factor, 1.0), now
+        return False
+
+
+class Peak:
+    """Largest value of the last 60 s, in amortised constant time."""
+
+    SPAN_S = 60.0
+
+    def __init__(self) -> None:
+        self._falling: deque[tuple[float, int]] = deque()
+
+    def tick(self, value: int, now: float) -> int:
+        while self._falling and self._falling[-1][1] <= value:
+            self._falling.pop()
+        self._falling.append((now, value))
+        while now - self._falling[0][0] > self.SPAN_S:
+            self._falling.popleft()
+        return self._falling[0][1]
+
+
+class Sharing:
+    """Do other proxies use the same upstream? Yes after its running total exceeded ours by 20 % for 10 s."""
+
+    CONFIRM_S = 10.0
+
+    def __init__(self, shared_by: int | None) -> None:
+        self.shared_by = shared_by
+        self.active = (shared_by or 1) > 1
+        self._since_s: float | None = None
+
+    def tick(self, total: float | None, own: int, now: float) -> None:
+        """`total` None or 0 with work of our own in flight means that the gauge is missing, not that it is alone."""
+        if not total or own == 0 or (self.shared_by or 1) > 1:
+            return
+        if (total > 1.2 * own) == self.active:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = now
+        elif now - self._since_s >= self.CONFIRM_S:
+            self.active, self._since_s = not self.active, None
