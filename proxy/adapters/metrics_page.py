@@ -62,7 +62,7 @@ def _number(value: float) -> str:
     return text
 
 
-class Exposition:
+class MetricsPage:
     """Renders what `copy` returns; `copy` is called on the loop, at most once a second and form."""
 
     def __init__(self, copy: Callable[[], list[Exposed]], clock: Callable[[], float] = time.monotonic) -> None:

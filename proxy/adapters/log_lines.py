@@ -1,0 +1,134 @@
+"""What a log line may hold, and how it is written: one JSON object, or text for a terminal.
+
+Only plain values pass. An exception is told by its type and place, never by its text: the repr of an HTTP client's
+exception holds all request headers, keys included. Control signs and lone surrogates never reach a line raw.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import PurePath
+from traceback import extract_tb
+from typing import Any
+
+import orjson
+
+from proxy.adapters.records import RequestRecord
+
+TEXT_MAX = 2000  # characters of one value
+ITEMS_MAX = 50  # of a list or mapping
+FRAMES_MAX = 8  # innermost frames of a traceback
+SECRET_NAME = re.compile(r"(authorization|api[_-]?key|cookie|password|secret|token)$", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"\b(bearer\s+|sk-)[^\s\"',]+", re.IGNORECASE)
+REDACTED = "[redacted]"
+
+Fields = dict[str, Any]
+
+
+def error_name(error: BaseException) -> str:
+    """Type of an exception, and the system's own words where it is the system's."""
+    name = type(error).__qualname__
+    return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
+
+
+def error_fields(error: BaseException) -> Fields:
+    """Type, cause and place of an exception; no text of it."""
+    fields: Fields = {"error": error_name(error)}
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        fields["cause"] = error_name(cause)
+    frames = extract_tb(error.__traceback__)[-FRAMES_MAX:]
+    if frames:
+        fields["frames"] = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    return fields
+
+
+def safe_fields(fields: Mapping[str, Any]) -> Fields:
+    """A copy that holds plain values only, secrets blanked."""
+    return {name: REDACTED if SECRET_NAME.search(name) else _safe(value) for name, value in fields.items()}
+
+
+def _safe(value: Any, depth: int = 2) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str | PurePath):
+        return SECRET_VALUE.sub(REDACTED, str(value)[:TEXT_MAX])
+    if isinstance(value, BaseException):
+        return error_name(value)
+    if depth and isinstance(value, Mapping):
+        few = list(value.items())[:ITEMS_MAX]
+        return {str(k): REDACTED if SECRET_NAME.search(str(k)) else _safe(v, depth - 1) for k, v in few}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_safe(item, depth - 1) for item in list(value)[:ITEMS_MAX]]
+    return type(value).__qualname__
+
+
+def request_fields(record: RequestRecord) -> Fields:
+    """The closed set of fields of a request line; what does not apply is left out."""
+    fields = {
+        "event": "request",
+        "request_id": record.request_id,
+        "path": record.path,
+        "outcome": record.outcome.value,
+        "status": record.status,
+        "tenant": record.tenant,
+        "class": record.class_name,
+        "model": record.model,
+        "upstream": record.upstream,
+        "streaming": record.streaming,
+        "queue_s": _rounded(record.queue_s),
+        "ttft_s": _rounded(record.ttft_s),
+        "engine_ttft_s": _rounded(record.engine_ttft_s),
+        "tpot_s": _rounded(record.tpot_s),
+        "duration_s": _rounded(record.duration_s),
+        "prompt_tokens": record.prompt_tokens,
+        "output_tokens": record.output_tokens,
+        "cached_tokens": record.cached_tokens,
+        "good": record.good,
+        "retries": record.retries,
+        "client_attempt": record.client_attempt or None,
+        "gone_phase": record.gone_phase,
+        "abort_s": _rounded(record.abort_s),
+        "clamped": record.clamped or None,
+        "unknown_priority": record.unknown_priority or None,
+        "usage_problem": record.usage_problem,
+    }
+    return {name: value for name, value in fields.items() if value is not None and value != ""}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _stamp(wall_s: float) -> str:
+    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
+    """One JSON object and a newline. What orjson refuses (a lone surrogate, a huge number) goes through `json`."""
+    whole = {"time": _stamp(wall_s), "level": logging.getLevelName(level).lower(), **fields}
+    try:
+        return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def text_line(wall_s: float, level: int, fields: Fields) -> bytes:
+    """`2026-01-31T12:00:00.000Z info    request status=200 ...`: for people at a terminal."""
+    words = [f"{name}={_word(value)}" for name, value in fields.items() if name != "event"]
+    head = f"{_stamp(wall_s)} {logging.getLevelName(level).lower():<7} {_printable(str(fields.get('event', '')))}"
+    return (" ".join([head, *words]) + "\n").encode("utf-8")
+
+
+def _word(value: Any) -> str:
+    text = _printable(str(value))
+    return f'"{text}"' if " " in text or not text else text
+
+
+def _printable(text: str) -> str:
+    """Escape sequences could repaint the terminal of whoever reads."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -1,0 +1,97 @@
+"""A bounded ring of log items and the thread that writes them: `put` never waits, whatever becomes of the output.
+
+Each batch is one `os.write`. A full ring, a closed pipe or a full disk cost lines, which are counted, never requests.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+RING_MAX = 10_000  # lines; some 5 MB, half a second at 20,000 requests a second
+BATCH_MAX = 512  # lines; near the 64 KiB that a pipe takes at once
+GATHER_S = 0.02  # how long a batch gathers before it is written
+WRITABLE_WAIT_MS = 100
+
+
+class Sink(Generic[Item]):
+    """`render` makes one line (with its newline) of an item, in the writer's thread."""
+
+    def __init__(self, fd: int, render: Callable[[Item], bytes], ring_max: int = RING_MAX) -> None:
+        self._fd = fd
+        self._render = render
+        self._ring: deque[Item] = deque()
+        self._ring_max = ring_max
+        self._refused = 0  # written by those who put
+        self._lost = 0  # written by the writer
+        self._told = 0
+        self._torn = False  # the last write ended inside a line
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> None:
+        """Take the item, or count it as dropped. Any thread may call."""
+        if len(self._ring) >= self._ring_max or self._closing.is_set():
+            self._refused += 1
+            return
+        self._ring.append(item)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def take_dropped(self) -> int:
+        """Items lost since the last call."""
+        total = self._refused + self._lost
+        new, self._told = total - self._told, total
+        return new
+
+    def close(self, timeout_s: float) -> None:
+        """Write what waits, for at most `timeout_s` seconds; later items are dropped."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not (self._closing.is_set() and not self._ring):
+            self._wake.wait()
+            self._closing.wait(GATHER_S)
+            self._wake.clear()
+            while self._ring:
+                self._write(b"".join(map(self._line, self._take())))
+
+    def _take(self) -> list[Item]:
+        return [self._ring.popleft() for _ in range(min(len(self._ring), BATCH_MAX))]
+
+    def _line(self, item: Item) -> bytes:
+        try:
+            return self._render(item)
+        except Exception:  # a line that cannot be made must not end the thread that writes all others
+            self._lost += 1
+            return b""
+
+    def _write(self, batch: bytes) -> None:
+        rest = memoryview(b"\n" + batch if self._torn else batch)
+        while rest:
+            try:
+                written = os.write(self._fd, rest)
+            except BlockingIOError:
+                self._await_room()
+                continue
+            except OSError:
+                self._lost += bytes(rest).count(b"\n")
+                return
+            self._torn = rest[written - 1] != ord("\n")
+            rest = rest[written:]
+
+    def _await_room(self) -> None:
+        """Standard output may have been made non-blocking by whoever shares it."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll(WRITABLE_WAIT_MS)
