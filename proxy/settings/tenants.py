@@ -19,7 +19,9 @@ class Tenant(Section):
     default_class: ClassName = entry("normal", "class of requests that ask for none")
     max_class: ClassName = entry("high", "highest class that it may use; more is lowered to it")
     max_in_flight: int | None = entry(None, "requests running at once; null: no bound", ge=1, le=1_000_000)
-    max_queued: int | None = entry(None, "requests waiting at once; null: queue.tenant_share", ge=1, le=1_000_000)
+    max_queued: int | None = entry(
+        None, "requests waiting at once; null: queue.tenant_share, none above max_in_flight", ge=1, le=1_000_000
+    )
     tokens_per_minute: int | None = entry(None, "tokens per minute, prompt and output; null: no bound", ge=1, le=2**40)
     requests_per_minute: int | None = entry(None, "requests per minute; null: no bound", ge=1, le=2**31)
     models: Annotated[tuple[ModelName, ...], AfterValidator(one_of_each)] | None = entry(
