@@ -163,9 +163,9 @@ class UpstreamProbe:
 
     def _retry_s(self) -> float:
         interval_s = self.prober.stretch() * self.config.interval_s
-        return (
-            interval_s if self.verdict.ever_healthy else min(interval_s, FIRST_RETRY_S * 2.0 ** min(self._misses, 16))
-        )
+        if self.verdict.ever_healthy:
+            return interval_s
+        return min(interval_s, FIRST_RETRY_S * 2.0 ** min(self._misses - 1, 16))
 
     async def _ask(self) -> Listing | None:
         """The model list, None where there is none to be had; FetchError when the upstream cannot serve."""

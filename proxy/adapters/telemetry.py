@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.adapters.engines import ENGINES
-from proxy.adapters.engines.base import Engine, at, items, merged, size, tells_nothing
+from proxy.adapters.engines.base import Engine, at, items, largest, merged, size, tells_nothing
 from proxy.adapters.engines.detect import PAGES, Page, document, fingerprint
 from proxy.adapters.fetch import Answer, FetchError
 from proxy.types import Telemetry
@@ -34,7 +34,7 @@ class Listing:
 
     @property
     def context_tokens(self) -> int | None:
-        return max((size(entry.get("max_model_len")) or 0 for entry in self.raw), default=0) or None
+        return largest(size(entry.get("max_model_len")) for entry in self.raw)
 
 
 def read_listing(body: bytes) -> Listing | None:
@@ -111,7 +111,7 @@ class EngineReader:
     def joined(self, now: float, listing: Listing | None) -> Telemetry:
         """All that is known now; live values are left out once they cannot be read."""
         named = Telemetry(at_s=now, engine=self.engine.name if self.engine else "")
-        listed = listing and Telemetry(at_s=now, models=listing.models, context_tokens=listing.context_tokens)
+        listed = Telemetry(at_s=now, models=listing.models, context_tokens=listing.context_tokens) if listing else None
         return merged(named, self._live, self._info, listed)
 
     async def _detect(self, now: float) -> None:

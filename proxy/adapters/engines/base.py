@@ -6,15 +6,17 @@ Parsers are pure and never raise: a field that an answer does not tell, or tells
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from proxy.types import Telemetry
 
 COUNT_MAX = 1 << 53  # beyond it a float no longer counts by one
 USAGE_SLACK = 1.05  # engines round: a little over full is full
+
+Number = TypeVar("Number", int, float)
 
 
 class PriorityPolarity(IntEnum):
@@ -90,10 +92,14 @@ def items(document: object, *path: str | int) -> Iterator[object]:
         yield from found
 
 
-def summed(values: Iterator[int | None]) -> int | None:
+def summed(values: Iterable[int | None]) -> int | None:
     """Sum of what is known; None when nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def largest(values: Iterable[Number | None]) -> Number | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def merged(first: Telemetry, *others: Telemetry | None) -> Telemetry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, items, size
+from proxy.adapters.engines.base import Engine, PriorityPolarity, at, items, largest, size
 from proxy.types import Telemetry
 
 
@@ -17,5 +17,5 @@ class Ollama(Engine):
         return Telemetry(at_s=at_s)
 
     def parse_info(self, document: object, at_s: float) -> Telemetry:
-        contexts = [size(at(model, "context_length")) or 0 for model in items(document, "models")]
-        return Telemetry(at_s=at_s, context_tokens=max(contexts, default=0) or None)
+        contexts = (size(at(model, "context_length")) for model in items(document, "models"))
+        return Telemetry(at_s=at_s, context_tokens=largest(contexts))

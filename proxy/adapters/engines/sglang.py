@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, items, ratio, size, summed
+from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, items, largest, ratio, size, summed
 from proxy.adapters.engines.exposition import Exposition
 from proxy.types import Telemetry
 
@@ -55,12 +55,11 @@ class Sglang(Engine):
         loads = list(items(document, "loads"))
         states = list(items(document, "internal_states"))
         ranks = len(states) or size(at(document, "dp_size")) or 1
-        usages = [ratio(at(load, "token_usage")) or 0.0 for load in loads]
         return Telemetry(
             at_s=at_s,
             running=_sum(loads, "num_running_reqs"),
             waiting=_sum(loads, "num_waiting_reqs"),
-            kv_usage=max(usages, default=None),
+            kv_usage=largest(ratio(at(load, "token_usage")) for load in loads),
             kv_tokens=_sum(loads, "max_total_num_tokens")
             or summed(size(at(state, "memory_usage", "token_capacity")) for state in states)
             or size(at(document, "max_total_num_tokens"), ranks),
@@ -77,7 +76,7 @@ def _pages(metrics: Exposition) -> int | None:
         labels.get(RANK, ""): size(labels.get("num_pages"), labels.get("page_size"))
         for labels, _ in metrics.rows(*CONFIG)
     }
-    return gauges or summed(iter(labelled.values()))
+    return gauges or summed(labelled.values())
 
 
 def _sum(parts: Iterable[object], key: str) -> int | None:

@@ -10,7 +10,7 @@ Priority is lower first. Builds started without `--scheduling-policy priority` a
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, items, ratio, size, summed
+from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, items, largest, ratio, size, summed
 from proxy.adapters.engines.exposition import Exposition, Labels
 from proxy.types import Telemetry
 
@@ -41,19 +41,18 @@ class Vllm(Engine):
 
     def parse_info(self, document: object, at_s: float) -> Telemetry:
         engines = list(items(document, "engines"))
-        contexts = [size(at(engine, "max_model_len")) or 0 for engine in engines]
         return Telemetry(
             at_s=at_s,
             kv_tokens=summed(size(at(engine, "kv_cache_capacity_tokens")) for engine in engines),
             running_cap=summed(size(at(engine, "max_num_seqs")) for engine in engines),
-            context_tokens=max(contexts, default=0) or None,
+            context_tokens=largest(size(at(engine, "max_model_len")) for engine in engines),
         )
 
 
 def _capacity(configs: list[Labels]) -> int | None:
     """Sum over ranks; one rank that cannot be read makes the sum unknown rather than too small."""
     ranks = {labels.get("engine", ""): _rank_tokens(labels) for labels in configs}
-    return summed(iter(ranks.values())) if None not in ranks.values() else None
+    return summed(ranks.values()) if None not in ranks.values() else None
 
 
 def _rank_tokens(labels: Labels) -> int | None:
