@@ -2,7 +2,7 @@
 
 const POINTS_MAX = 600; // one per second: ten minutes
 const REASON_ROWS = 50;
-const history = [];
+const past = [];
 
 const byId = (id) => document.getElementById(id);
 const shown = (value, unit = "", digits = 0) =>
@@ -39,12 +39,12 @@ function tiles(entries) {
 
 function chart(id, series) {
   const box = byId(id).viewBox.baseVal;
-  const top = Math.max(1e-9, ...series.flatMap(([, pick]) => history.map((point) => pick(point) || 0))) * 1.08;
+  const top = Math.max(1e-9, ...series.flatMap(([, pick]) => past.map((point) => pick(point) || 0))) * 1.08;
   byId(id).replaceChildren(...series.map(([kind, pick]) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-    const points = history.map((point, index) => {
+    const points = past.map((point, index) => {
       const value = pick(point);
-      const x = box.width - (history.length - 1 - index) * (box.width / (POINTS_MAX - 1));
+      const x = box.width - (past.length - 1 - index) * (box.width / (POINTS_MAX - 1));
       return value === null ? null : x.toFixed(1) + "," + (box.height * (1 - value / top)).toFixed(1);
     });
     line.setAttribute("points", points.filter((point) => point !== null).join(" "));
@@ -90,8 +90,8 @@ function show(state) {
   const known = state.upstreams.length > 0 && state.upstreams.every((one) => one.ceiling_seats !== null);
   const up = state.upstreams.filter((one) => one.healthy).length;
   const slow = worst(state.upstreams);
-  history.push({ seats, flight, queued, itl: slow ? slow.itl_ms : null, target: slow ? slow.itl_target_ms : null });
-  if (history.length > POINTS_MAX) history.shift();
+  past.push({ seats, flight, queued, itl: slow ? slow.itl_ms : null, target: slow ? slow.itl_target_ms : null });
+  if (past.length > POINTS_MAX) past.shift();
   tiles([
     ["upstreams up", up + " of " + state.upstreams.length, up < state.upstreams.length ? "bad" : ""],
     ["limit", shown(seats)],
