@@ -1,0 +1,51 @@
+"""Request bodies up to 1 MiB: validated whole by one parse, then only the keys that matter are looked at.
+
+A duplicate key would let us and the engine act on different values, since JSON parsers differ in which one wins. A body
+that equals its own compact re-encoding has none; this is how the common clients write. Otherwise counting decides: each
+quoted key stands once in the bytes, and no letter is written as `\\u00XX`. Bodies where neither holds, and those with
+embedded media or a priority whose place must be known, go through the scanner.
+"""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from proxy.wire.errors import invalid_json
+from proxy.wire.facts import KEYS, MEDIA_BODY_BYTES_MIN, RequestFacts, build_facts
+from proxy.wire.routes import Route
+from proxy.wire.scan import BodyScanner
+
+WHOLE_BYTES_MAX = 1_048_576  # bodies above this are scanned piece by piece
+
+_MARKS = {key: b'"' + key.encode() + b'"' for key in KEYS}
+_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
+
+
+def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts:
+    """The facts of one whole JSON body; BadRequest (400 invalid_json or invalid_value) where it must be refused."""
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        raise invalid_json("The body is not valid JSON.") from None
+    if document.__class__ is not dict:
+        raise invalid_json("The body must be a JSON object.")
+    if (
+        "priority" in document
+        or (len(body) >= MEDIA_BODY_BYTES_MIN and b'"data' in body)
+        or (orjson.dumps(document) != body and _ambiguous(document, body))
+    ):
+        scanner = BodyScanner(route, max_choices)
+        scanner.feed(body)
+        return scanner.finish()
+    prompt = document.get("prompt")
+    prompts = len(prompt) if prompt.__class__ is list and prompt and isinstance(prompt[0], str | list | dict) else 1
+    return build_facts(document, len(body), None, prompts, None, route, max_choices)
+
+
+def _ambiguous(document: dict[str, object], body: bytes) -> bool:
+    """Whether a key that is read may stand twice, or spelled with escapes, at the top level."""
+    if b"\\u00" in body and _ESCAPED_LETTER.search(body):
+        return True
+    return any(key in KEYS and body.count(_MARKS[key]) != 1 for key in document)
