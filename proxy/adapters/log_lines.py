@@ -119,7 +119,7 @@ def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
 
 def text_line(wall_s: float, level: int, fields: Fields) -> bytes:
     """`2026-01-31T12:00:00.000Z info    request status=200 ...`: for people at a terminal."""
-    words = [f"{name}={_word(value)}" for name, value in fields.items() if name != "event"]
+    words = [f"{_printable(name)}={_word(value)}" for name, value in fields.items() if name != "event"]
     head = f"{_stamp(wall_s)} {logging.getLevelName(level).lower():<7} {_printable(str(fields.get('event', '')))}"
     return (" ".join([head, *words]) + "\n").encode("utf-8")
 

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from proxy.adapters.log_sink import BATCH_MAX, Sink
+
+
+def render(item: object) -> bytes:
+    assert isinstance(item, str), "only text can be rendered here"
+    return item.encode() + b"\n"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:  # a test closed it already
+            continue
+
+
+def read_all(reading: int, writing: int) -> bytes:
+    os.close(writing)
+    with closing(os.fdopen(reading, "rb", closefd=False)) as file:
+        return file.read()
+
+
+def test_every_line_arrives_in_order(pipe: tuple[int, int]) -> None:
+    sink = Sink(pipe[1], render)
+    lines = [f"line {number}" for number in range(BATCH_MAX * 2 + 1)]
+    for line in lines:
+        sink.put(line)
+    sink.close(5)
+    assert read_all(*pipe).decode().splitlines() == lines
+    assert sink.take_dropped() == 0
+
+
+def test_a_stalled_reader_costs_lines_that_are_counted_and_nothing_else(pipe: tuple[int, int]) -> None:
+    sink = Sink(pipe[1], render, ring_max=100)
+    total = 5000
+    for number in range(total):
+        sink.put(f"{number:<1000}")
+    sink.close(0.05)  # gives up on the stalled output
+    assert sink.take_dropped() > 0
+    os.close(pipe[0])  # the blocked write fails, the rest is lost
+    sink._thread.join(5)
+    assert not sink._thread.is_alive()
+
+
+def test_a_full_ring_drops_only_what_does_not_fit(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    room = fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 4096)
+    os.write(pipe[1], b"x" * room)  # nothing can be written until somebody reads
+    sink = Sink(pipe[1], render, ring_max=10)
+    for _ in range(BATCH_MAX + 200):
+        sink.put("line")
+    assert os.read(pipe[0], room) == b"x" * room
+    sink.close(5)
+    written = read_all(*pipe).count(b"\n")
+    assert written + sink.take_dropped() == BATCH_MAX + 200
+    assert written >= 10
+
+
+def test_what_is_put_after_the_end_is_counted_once(pipe: tuple[int, int]) -> None:
+    sink = Sink(pipe[1], render)
+    sink.close(5)
+    sink.put("late")
+    assert (sink.take_dropped(), sink.take_dropped()) == (1, 0)
+
+
+def test_a_line_that_cannot_be_made_does_not_end_the_writer(pipe: tuple[int, int]) -> None:
+    sink: Sink[object] = Sink(pipe[1], render)
+    for item in ("a", 5, "b"):
+        sink.put(item)
+    sink.close(5)
+    assert read_all(*pipe) == b"a\nb\n"
+    assert sink.take_dropped() == 1
+
+
+def test_a_line_that_was_torn_by_a_full_disk_is_ended_before_the_next(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+
+    def write(fd: int, data: memoryview) -> int:
+        if not written:
+            written.append(bytes(data[:3]))
+            return 3
+        if len(written) == 1:
+            written.append(b"")
+            raise OSError(28, "No space left on device")
+        written.append(bytes(data))
+        return len(data)
+
+    monkeypatch.setattr("proxy.adapters.log_sink.os.write", write)
+    monkeypatch.setattr("proxy.adapters.log_sink.BATCH_MAX", 2)
+    sink = Sink(pipe[1], render)
+    for item in ("first", "second", "third"):
+        sink.put(item)
+    sink.close(5)
+    assert written == [b"fir", b"", b"\nthird\n"]
+    assert sink.take_dropped() == 2

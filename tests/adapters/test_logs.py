@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pty
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from tempfile import TemporaryFile
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+
+from proxy.adapters.logs import LogConfig, RequestLog, configure
+from proxy.adapters.records import RequestRecord
+from proxy.types import Outcome
+
+RECORD = RequestRecord(
+    "r-1", "/v1/chat/completions", Outcome.SUCCESS, 200, 1.5, "acme", "high", "llama", "vllm-0", ttft_s=0.2
+)
+log = structlog.get_logger()
+
+
+class Output:
+    """Configured logs that write into a file."""
+
+    def __init__(self, **config: Any) -> None:
+        self._file = TemporaryFile()  # noqa: SIM115  # closed when its lines have been read
+        self.log: RequestLog = configure(LogConfig(**{"format": "json", **config}), self._file.fileno())
+
+    def lines(self) -> list[dict[str, Any]]:
+        self.log.close()
+        with self._file as file:
+            file.seek(0)
+            return [orjson.loads(line) for line in file]
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_a_request_is_one_json_line() -> None:
+    output = Output()
+    output.log.request(RECORD)
+    [line] = output.lines()
+    assert line["event"] == "request"
+    assert line["level"] == "info"
+    assert (line["request_id"], line["tenant"], line["class"], line["upstream"]) == ("r-1", "acme", "high", "vllm-0")
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(1.0, 100), (0.25, 25), (0.0, 0)])
+def test_only_successes_are_thinned_out(rate: float, kept: int) -> None:
+    output = Output(sample_rate=rate)
+    for _ in range(100):
+        output.log.request(RECORD)
+        output.log.request(replace(RECORD, outcome=Outcome.QUEUE_FULL))
+    outcomes = [line["outcome"] for line in output.lines()]
+    assert outcomes.count("success") == kept
+    assert outcomes.count("queue_full") == 100
+
+
+@pytest.mark.parametrize(
+    ("level", "outcomes"),
+    [
+        ("info", ["success", "rate_limited", "internal_error"]),
+        ("warning", ["rate_limited", "internal_error"]),
+        ("error", ["internal_error"]),
+    ],
+)
+def test_the_level_decides_which_requests_are_told(level: str, outcomes: list[str]) -> None:
+    output = Output(level=level)
+    for outcome in (Outcome.SUCCESS, Outcome.RATE_LIMITED, Outcome.INTERNAL_ERROR):
+        output.log.request(replace(RECORD, outcome=outcome))
+    assert [line["outcome"] for line in output.lines()] == outcomes
+
+
+class LeakyError(Exception):
+    def __repr__(self) -> str:
+        return "<ClientResponse Authorization: Bearer planted-secret>"
+
+    __str__ = __repr__
+
+
+def test_ordinary_messages_share_the_sink_and_tell_no_secret() -> None:
+    output = Output()
+    log.debug("not told")
+    log.info("reloaded", upstreams=2, api_key="planted-secret")
+    try:
+        raise LeakyError
+    except LeakyError as error:
+        log.exception("failed", error=error)
+        log.error("again", exc_info=error)
+        log.error("thrice", exc_info=(type(error), error, error.__traceback__))
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    log.error("without", exc_info=True)
+    lines = output.lines()
+    assert [line["event"] for line in lines] == [
+        *("reloaded", "failed", "again", "thrice", "Error handling request", "without"),
+    ]
+    assert [line.get("error") for line in lines] == [None, *["LeakyError"] * 4, None]
+    assert b"planted-secret" not in orjson.dumps(lines)
+
+
+def test_asyncio_tells_of_a_lost_exception_without_its_repr() -> None:
+    output = Output()
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "never retrieved", "exception": LeakyError(), "future": LeakyError()})
+
+    asyncio.run(scene())
+    [line] = output.lines()
+    assert (line["event"], line["logger"], line["error"]) == ("never retrieved", "asyncio", "LeakyError")
+    assert b"planted-secret" not in orjson.dumps(line)
+
+
+def test_libraries_are_heard_only_when_something_is_wrong() -> None:
+    output = Output(level="debug")
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("trouble")
+    assert [line["event"] for line in output.lines()] == ["trouble"]
+
+
+def test_a_terminal_gets_text() -> None:
+    leader, follower = pty.openpty()
+    requests = configure(LogConfig(format="auto"), follower)
+    requests.request(RECORD)
+    requests.close()
+    assert b"request request_id=r-1" in os.read(leader, 4096)
+    os.close(follower)
+    os.close(leader)
+
+
+def test_handing_over_a_line_costs_less_than_four_microseconds() -> None:
+    output = Output(sample_rate=1.0)
+    best_s = float("inf")
+    for _ in range(20):
+        started_s = time.perf_counter()
+        for _ in range(100):
+            output.log.request(RECORD)
+        best_s = min(best_s, (time.perf_counter() - started_s) / 100)
+    assert len(output.lines()) == 2000
+    assert best_s < 4e-6
