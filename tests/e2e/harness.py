@@ -1,0 +1,126 @@
+"""The real process, `penstock serve`, and what must hold after any fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.scripted_upstream import HOST, LONGEST_WAIT_S, wait_for
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class ProxyProcess:
+    """`penstock serve` on free ports with a configuration of its own."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.port, self.admin_port = free_port(), free_port()
+        self.log_path = folder / "log.txt"
+        listen = {"host": HOST, "port": self.port, **settings.get("listen", {})}
+        config = {**settings, "listen": listen, "admin": {"host": HOST, "port": self.admin_port}}
+        self.config_path = folder / "penstock.yaml"
+        self.config_path.write_text(yaml.safe_dump(config))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path)],
+                stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
+            )  # fmt: skip
+
+    def wait_alive(self, path: str = "/health") -> ProxyProcess:
+        def alive() -> bool:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log()}"
+            with suppress(OSError):
+                return self.admin(path)[0] == 200
+            return False
+
+        wait_for(alive, f"{path} of the admin listener", 2 * LONGEST_WAIT_S)
+        return self
+
+    def admin(self, path: str, method: str = "GET") -> tuple[int, str]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(f"http://{HOST}:{self.admin_port}{path}", method=method)
+        try:
+            with opener.open(request, timeout=LONGEST_WAIT_S) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.admin("/admin/state")[1])
+        return found
+
+    def upstream(self, name: str) -> dict[str, Any]:
+        return next(one for one in self.state()["upstreams"] if one["name"] == name)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the samples that have these labels."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.admin("/metrics")[1])
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, timeout_s: float = LONGEST_WAIT_S) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"still running {timeout_s} s after SIGTERM: {self.log()[-2000:]}") from None
+
+
+def unclean(proxy: ProxyProcess) -> list[str]:
+    """What is still held: nothing, once every request has ended."""
+    state = proxy.state()
+    numbers = {f"permits {key}": state["permits"][key] for key in ("held", "leaked")}
+    numbers["queue_bytes"] = state["queue_bytes"]
+    numbers |= {f"{one['name']} queued": one["queued"] for one in state["classes"]}
+    for one in state["upstreams"]:
+        numbers |= {f"{one['name']} {key}": one[key] for key in ("in_flight", "aborting", "kv_reserved_tokens")}
+    return [f"{what} = {number}" for what, number in numbers.items() if number]
+
+
+def assert_clean(proxy: ProxyProcess, timeout_s: float = 2.0) -> None:
+    until_s = time.monotonic() + timeout_s
+    while left := unclean(proxy):
+        assert time.monotonic() < until_s, f"still held after {timeout_s} s: {', '.join(left)}"
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(folder: Path, settings: Mapping[str, Any], ready: str = "/ready") -> Iterator[ProxyProcess]:
+    """A proxy that is ready; it must end with exit code 0, nothing held and no traceback in its log."""
+    proxy = ProxyProcess(folder, settings)
+    try:
+        yield proxy.wait_alive(ready)
+        assert_clean(proxy)
+    finally:
+        code = proxy.stop()
+    assert code == 0, proxy.log()[-2000:]
+    assert "Traceback" not in proxy.log()
