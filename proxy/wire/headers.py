@@ -113,7 +113,7 @@ def _content_length(facts: HeadFacts, value: bytes) -> bool:
 
 def _transfer_encoding(facts: HeadFacts, value: bytes) -> bool:
     if facts.chunked or value.strip(b" \t").lower() != b"chunked":
-        raise BadRequest(501, "unsupported_transfer_coding", "The only transfer coding supported is chunked, once.")
+        raise BadRequest(501, "not_implemented", "The only transfer coding supported is chunked, once.")
     facts.chunked = True
     return False
 

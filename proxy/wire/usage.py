@@ -1,0 +1,206 @@
+"""How an answer ended and what it used, from its last bytes alone; and the count of events that carry output.
+
+The data path adds each piece as it passes and looks at it again only at the end. Finish marks: a non-null
+`finish_reason` or `[DONE]` (chat, completions), `response.completed`, `.incomplete` or `.failed` (responses),
+`message_stop` (messages). Usage counts are those of OpenAI (`prompt_tokens`, `completion_tokens`), of its Responses API
+and of Anthropic (`input_tokens`, `output_tokens`; there cached input is counted apart from `input_tokens`).
+
+JSON text holds no unescaped quote and no raw line end, so quoted marks and line starts cannot come from generated text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from proxy.types import Usage, Work
+from proxy.wire.routes import Route
+
+TAIL_BYTES = 32_768  # kept of the end: one usage object and the last events, with room for long ones
+HEAD_BYTES = 4_096  # kept of the beginning: Anthropic reports input tokens in the first event
+WINDOW_BYTES = 4_096  # looked at first
+TOKENS_MAX = 1_000_000_000  # above this a count is an error, not a measurement
+
+_OUTPUT = re.compile(  # a non-empty piece of output in a chat or completion event
+    rb'"(?:content|reasoning|reasoning_content|text|arguments|name|refusal)"[ ]?:[ ]?"(?!")'
+)
+_FINISH = re.compile(rb'"finish_reason"[ ]?:[ ]?"([a-z_]+)"')
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_RESPONSE_END = re.compile(
+    rb'(?:^|[\r\n])(?:event: ?|data: ?\{"type": ?")response\.(?:(completed|incomplete)|failed|cancelled)'
+)
+_MESSAGE_END = re.compile(rb'(?:^|[\r\n])(?:event: ?|data: ?\{"type": ?")message_stop')
+_ERROR = re.compile(rb'(?:^|[\r\n])(?:event: ?error[\r\n]|data: ?\{"(?:error": ?[{"]|type": ?"error"))')
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]|\{[^{}]*\})*\})')
+
+_PROMPT_KEYS = ("prompt_tokens", "input_tokens")
+_OUTPUT_KEYS = ("completion_tokens", "output_tokens")
+_DETAIL_KEYS = ("prompt_tokens_details", "input_tokens_details")
+_ANTHROPIC_CACHE_KEYS = ("cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """`finished`: a finish mark or the terminal event came. `usage_problem`: why reported counts were not used."""
+
+    finished: bool
+    error: bool = False
+    usage: Usage | None = None
+    usage_problem: str | None = None
+
+
+class StreamTail:
+    """The last bytes of one answer body."""
+
+    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_started")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._head = b""
+        self._ended = False  # a terminal event began in what is no longer kept
+        self._failed = False  # and it was that of a failed response
+        self._started = False
+        self._quiet = False  # an event without output has passed
+
+    def add(self, piece: bytes) -> None:
+        """One more piece of the body; amortised constant time, bounded memory."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > 2 * TAIL_BYTES:
+            self._trim()
+
+    def _trim(self) -> None:
+        joined = b"".join(self._pieces)
+        if not self._head:
+            self._head = joined[:HEAD_BYTES]
+        # Only a Responses terminal event can be longer than the tail: it repeats the whole response.
+        if not self._ended and b"event: response." in joined and (match := _RESPONSE_END.search(joined)):
+            self._ended, self._failed = True, match[1] is None
+        self._pieces = [joined[-TAIL_BYTES:]]
+        self._size = TAIL_BYTES
+
+    def count(self, piece: bytes, route: Route | None) -> int:
+        """Events with output in one piece; 0 until the first output, so that a role alone is not a first token.
+
+        A mark cut by a piece's end is missed: at most one event for each cut.
+        """
+        if route is None:
+            return 0
+        events = piece.count(route.token_mark)
+        if self._started or not events:
+            return events
+        if self._quiet or route.error_style == "anthropic" or route.stores or _OUTPUT.search(piece):
+            self._started = True
+            return events
+        self._quiet = True
+        return 0
+
+    def closed(self, route: Route | None) -> bool:
+        """Whether the terminal event itself has come, after which nothing is due."""
+        if route is None or not route.terminal:
+            return False
+        return self._ended or _terminal(route).search(self._join()[-WINDOW_BYTES:]) is not None
+
+    def verdict(self, route: Route | None, streamed: bool) -> StreamEnd:
+        """The end of the body: of an event stream, or of one JSON document."""
+        tail = self._join()
+        if route is None or route.work is Work.LIGHT:
+            return StreamEnd(finished=True)
+        if not streamed:
+            usage, problem = _last_usage(tail, self._head)
+            return StreamEnd(True, False, usage, problem)
+        window = tail[-WINDOW_BYTES:]
+        if not (ends := _ends(window, route)) and len(tail) > len(window):
+            ends = _ends(tail, route)
+        error = b"error" in window and _ERROR.search(window) is not None
+        failed = self._failed or (
+            route.stores and (match := _RESPONSE_END.search(tail)) is not None and match[1] is None
+        )
+        usage, problem = _last_usage(tail if route.stores else window, self._head or tail[:HEAD_BYTES])
+        return StreamEnd(ends or self._ended, error or failed, usage, problem)
+
+    def _join(self) -> bytes:
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0] if self._pieces else b""
+
+
+def _terminal(route: Route) -> re.Pattern[bytes]:
+    if route.stores:
+        return _RESPONSE_END
+    return _MESSAGE_END if route.error_style == "anthropic" else _DONE
+
+
+def _ends(text: bytes, route: Route) -> bool:
+    if route.terminal == b"[DONE]" and b"finish_reason" in text and _FINISH.search(text):
+        return True
+    return _terminal(route).search(text) is not None
+
+
+def _usages(text: bytes) -> Iterator[object]:
+    """Usage objects from the last to the first, four at most; null does not count."""
+    end = len(text)
+    for _ in range(4):
+        start = text.rfind(b'"usage"', 0, end)
+        if start < 0:
+            return
+        match = _USAGE.match(text, start)
+        if match is not None:
+            try:
+                yield orjson.loads(match[1])
+            except ValueError:
+                yield None
+        end = start
+
+
+def _last_usage(text: bytes, head: bytes) -> tuple[Usage | None, str | None]:
+    for found in _usages(text):
+        if not isinstance(found, dict):
+            return None, "malformed"
+        if not found.keys().isdisjoint((*_PROMPT_KEYS, *_OUTPUT_KEYS)):
+            if "output_tokens" in found and "input_tokens" not in found:
+                early = [usage for usage in _usages(head) if isinstance(usage, dict) and "input_tokens" in usage]
+                found = early[0] | found if early else found
+            return read_usage(found)
+    return None, None
+
+
+def usage_from_json(body_tail: bytes) -> Usage | None:
+    """The usage reported by a JSON body, from its last bytes; None when there is none that makes sense."""
+    return _last_usage(body_tail, b"")[0]
+
+
+def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
+    """Counts of one usage object, or the reason why they cannot be used: `type`, `negative` or `range`."""
+    counts: dict[str, int] = {}
+    details = next((value for key in _DETAIL_KEYS if isinstance(value := found.get(key), dict)), {})
+    for key, value in (*found.items(), ("cached_tokens", details.get("cached_tokens"))):
+        if value is None or key not in _COUNT_KEYS:
+            continue
+        problem = _problem(value)
+        if problem is not None:
+            return None, problem
+        assert isinstance(value, int)
+        counts[key] = value
+    cached = counts.get("cached_tokens", 0)
+    prompt = counts.get("prompt_tokens", counts.get("input_tokens", 0))
+    if any(key in counts for key in _ANTHROPIC_CACHE_KEYS):
+        cached = counts.get("cache_read_input_tokens", 0)
+        prompt += sum(counts.get(key, 0) for key in _ANTHROPIC_CACHE_KEYS)
+    output = counts.get("completion_tokens", counts.get("output_tokens", 0))
+    return Usage(prompt, output, min(cached, prompt)), None
+
+
+_COUNT_KEYS = frozenset((*_PROMPT_KEYS, *_OUTPUT_KEYS, *_ANTHROPIC_CACHE_KEYS, "cached_tokens"))
+
+
+def _problem(value: object) -> str | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return "range" if isinstance(value, float) and value > TOKENS_MAX else "type"
+    if value < 0:
+        return "negative"
+    return "range" if value > TOKENS_MAX else None
