@@ -23,16 +23,17 @@ from proxy.admission.limits import (
     law_of,
 )
 from proxy.admission.measure import Measure, Meter
-from proxy.admission.outer_loops import EngineCap, MarginLoop, MemoryFactor, Peak, PrefillLoop, Sharing
-from proxy.admission.step_model import Coefficients, StepModel
+from proxy.admission.outer_loops import EngineCap, Epoch, MarginLoop, MemoryFactor, Peak, PrefillLoop, Sharing
+from proxy.admission.sizer_state import SizerMemory, SizerState
+from proxy.admission.step_model import StepModel
 from proxy.types import Direction, Failure, Sample, Step, Telemetry, Work
+
+__all__ = ["AdaptiveBatchSizer", "SizerMemory", "SizerState", "TickInput"]
 
 BINDING_SHARE = 0.3  # of the tick with a request waiting for a seat
 BINDING_USE = 0.85  # of the limit in flight
-EPOCH_PAUSE_S = 20.0
-EPOCH_KAPPA = 0.15
 DRAIN_S = 10.0  # a cut relative to L waits for the last one to drain, at most this long
-FIT_POOR, FIT_GOOD, FIT_TICKS = 0.3, 0.5, 30
+OUTPUT_MIN = 16  # tokens of a request whose TPOT may judge the margin
 RESTORE_SHARE = 0.7
 TRUST_TICKS = 8  # a young fit is trusted to twice the largest n seen, an older one to four times
 PREFILL_TOKEN_S = 4e-5  # engine-seconds per prompt token before the first fit; an output token costs twice as much
@@ -71,33 +72,6 @@ class TickInput:
     engine_total_running: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SizerState:
-    """For the admin page and gauges; seconds, tokens; None: not measured yet."""
-
-    limit: float
-    held: bool
-    epoch: int
-    margin: float
-    itl_s: float | None
-    ttft_s: float | None
-    kappa: float | None
-    a: float | None
-    b: float | None
-    d: float | None
-    fit_ratio: float
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SizerMemory:
-    """What survives a restart."""
-
-    limit: float
-    margin: float
-    coefficients: Coefficients | None
-
-
 class AdaptiveBatchSizer:
     """The limit of one upstream. Times are seconds of one monotonic clock, handed in as `now`."""
 
@@ -105,7 +79,7 @@ class AdaptiveBatchSizer:
         self, upstream: str, config: LimitConfig, target: Target, now: float, shared_by: int | None = 1
     ) -> None:
         self.upstream = upstream
-        self.epoch = 0
+        self._epoch = Epoch(now)
         self._config = config
         self._target = target
         self._law = law_of(config)
@@ -131,16 +105,21 @@ class AdaptiveBatchSizer:
         self._reason: Reason | None = None
         self._raised_at_s = now
         self._cut_at_s = -inf
-        self._epoch_at_s = now
-        self._epoch_kappa_log = 0.0
         self._hot_ticks = 0
-        self._poor_ticks = 0
-        self._falling_back = False
 
     def __repr__(self) -> str:
         return f"AdaptiveBatchSizer({self.upstream!r}, limit={self.limit:.1f}, epoch={self.epoch}, {self._reason})"
 
     # -- What the dispatcher asks --
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present conditions; a ticket keeps the one it was dispatched under."""
+        return self._epoch.number
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch.number = number
 
     @property
     def limit(self) -> float:
@@ -200,10 +179,14 @@ class AdaptiveBatchSizer:
 
     def observe(self, sample: Sample, now: float) -> Step | None:
         """One finished success. Only the seed law moves here; the others learn for their next tick."""
-        pressure = self._pressure(sample, now)
+        prompt_tokens = max(sample.prompt_tokens - sample.cached_tokens, 0)
+        pressure = self._meter.sample(sample, self._target, self._streams.prefill_s(prompt_tokens), now)
+        if sample.ttft_s is not None and sample.work is Work.GENERATE:
+            self._ttft_s = sample.ttft_s if self._ttft_s is None else 0.9 * self._ttft_s + 0.1 * sample.ttft_s
+            self._prefill.observe(sample.ttft_s, sample.prefill_out_tokens + prompt_tokens, self._itl_s or 0.0)
         if pressure is None:
             return None
-        if sample.epoch >= self.epoch and (sample.output_tokens >= 16 or sample.work is Work.EMBED):
+        if sample.epoch >= self.epoch and (sample.output_tokens >= OUTPUT_MIN or sample.work is Work.EMBED):
             self._margin.observe(pressure)
         if self._held:
             return None
@@ -214,16 +197,17 @@ class AdaptiveBatchSizer:
         now = given.now
         self._last = given
         self._rho = given.mean_prompt_tokens / max(given.mean_output_tokens, 1.0)
-        self._binding = given.queue_share >= BINDING_SHARE and given.in_flight >= BINDING_USE * self.seats
+        wanted = given.queue_share >= BINDING_SHARE
+        self._binding = wanted and given.in_flight >= BINDING_USE * self.seats
         peak = self._peak.tick(given.in_flight, now)
         self._sharing.tick(given.engine_total_running, given.in_flight, now)
         self._cap.tick(given.engine, now, self._raised_at_s)
-        preempted = self._memory.tick(given.engine, now, self._binding)
+        preempted = self._memory.tick(given.engine, now, wanted)
         measure = self._measure(given)
         if measure is not None:
             self._learn(measure, given, preempted)
         waiting = 0 if given.engine is None else given.engine.waiting or 0
-        self._prefill.tick(self.prefill_rate(), self._target.ttft_s, given.queue_share >= BINDING_SHARE, waiting)
+        self._prefill.tick(self.prefill_rate(), self._target.ttft_s, wanted, waiting)
         if self._held or self._config.mode == "fixed":
             return []
         rules: tuple[Callable[[], Change | None], ...] = (
@@ -281,28 +265,6 @@ class AdaptiveBatchSizer:
 
     # -- Signals --
 
-    def _pressure(self, sample: Sample, now: float) -> float | None:
-        """Latency / target of a sample, None for work whose duration says nothing about load."""
-        in_flight = 1 if self._last is None else self._last.in_flight
-        if sample.work is Work.EMBED:
-            self._meter.service(sample.duration_s, in_flight, now)
-            return sample.duration_s / self._target.ttft_s
-        if sample.work is not Work.GENERATE:
-            return None
-        prompt_tokens = max(sample.prompt_tokens - sample.cached_tokens, 0)
-        if not sample.streaming:
-            if sample.output_tokens < 2:
-                return None
-            fit = self._streams.coefficients
-            prefill_s = 0.0 if fit is None else fit.kappa * fit.d * prompt_tokens
-            tpot_s = max(sample.duration_s - prefill_s, 0.5 * sample.duration_s) / sample.output_tokens
-            self._meter.body(tpot_s, sample.output_tokens, sample.duration_s, in_flight, now)
-            return tpot_s / self._target.itl_s
-        if sample.ttft_s is not None:
-            self._ttft_s = sample.ttft_s if self._ttft_s is None else 0.9 * self._ttft_s + 0.1 * sample.ttft_s
-            self._prefill.observe(sample.ttft_s, sample.prefill_out_tokens + prompt_tokens, self._itl_s or 0.0)
-        return None if sample.tpot_s is None else sample.tpot_s / self._target.itl_s
-
     def _measure(self, given: TickInput) -> Measure | None:
         """The signal of the tick, on the engine's total where other proxies share it."""
         measure = self._meter.tick(
@@ -324,16 +286,11 @@ class AdaptiveBatchSizer:
         if not measure.service and measure.weight < 1:
             prefill = self._rho * measure.running
         model.learn(measure.latency_s, measure.running, prefill, given.duration_s, measure.weight)
-        moved = abs(model.kappa_log - self._epoch_kappa_log) > EPOCH_KAPPA
-        if moved and given.now - self._epoch_at_s >= EPOCH_PAUSE_S:
-            self._epoch_kappa_log = model.kappa_log
-            self._open_epoch(given.now)
-        self._poor_ticks = self._poor_ticks + 1 if model.fit_ratio < FIT_POOR else 0
-        self._falling_back = self._poor_ticks >= FIT_TICKS or (self._falling_back and model.fit_ratio < FIT_GOOD)
+        if self._epoch.follow(model.kappa_log, given.now):
+            self._margin.restart()
 
     def _open_epoch(self, now: float) -> None:
-        self.epoch += 1
-        self._epoch_at_s = now
+        self._epoch.open(now)
         self._margin.restart()
 
     # -- Rules, in the order of a tick --
@@ -352,8 +309,7 @@ class AdaptiveBatchSizer:
         """x above 1.6 T for three ticks, the part that prefill explains taken out; once per drained cut."""
         if measure is None:
             return None
-        fit = self._streams.coefficients
-        prefill_s = 0.0 if fit is None else fit.kappa * fit.d * measure.prefill_per_step
+        prefill_s = self._streams.prefill_s(measure.prefill_per_step)
         target_s = self._target.ttft_s if measure.service else self._target.itl_s
         self._hot_ticks = self._hot_ticks + 1 if measure.latency_s - prefill_s > 1.6 * target_s else 0
         if self._hot_ticks < 3 or self._draining(given):
@@ -367,7 +323,7 @@ class AdaptiveBatchSizer:
             return self._recover(given)
         total = given.engine_total_running if self._sharing.active else None
         alone_law = isinstance(self._law, ModelLaw) and (
-            self._falling_back or (self._sharing.active and not (total and self._sharing.shared_by))
+            self._streams.poor or (self._sharing.active and not (total and self._sharing.shared_by))
         )
         law = self._fallback if alone_law else self._law
         change = law.ticked(self._limit, self._signal(measure, given))

@@ -45,7 +45,7 @@ class Ledger:
 
     def __init__(self, capacity_tokens: int | None) -> None:
         self.capacity_tokens = capacity_tokens
-        self.factor = 0.9  # usable share phi of the capacity; the dispatcher copies the sizer's `kv_factor` here
+        self._factor = 0.9
         self.lengths = LengthPredictor()
         self.prompts = PromptCorrection()
         self._entries: dict[int, _Entry] = {}
@@ -53,8 +53,8 @@ class Ledger:
         self._held = [0] * BANDS
         self._remaining = [0] * BANDS
         self._held_tokens = 0
-        self._generated_tokens = 0
         self._peak_tokens: int | None = 0
+        self._growth = 1.0  # share of the expected growth that counts
         self._scale = 1.0
         self._apart_since_s: float | None = None
         self._mean_prompt = float(PRIOR)
@@ -67,6 +67,18 @@ class Ledger:
         return len(self._entries)
 
     @property
+    def factor(self) -> float:
+        """phi; the dispatcher copies the sizer's `kv_factor` here. Up to 1 it is the usable share of the capacity;
+        above 1 all of it is usable and 2 (phi - 1) of the expected growth is taken not to come at the same time."""
+        return self._factor
+
+    @factor.setter
+    def factor(self, factor: float) -> None:
+        self._factor = factor
+        self._growth = max(1 - 2 * max(factor - 1, 0.0), 0.0)
+        self._peak_tokens = None
+
+    @property
     def held_tokens(self) -> int:
         """Prompt and generated tokens of all live requests."""
         return self._held_tokens
@@ -76,7 +88,7 @@ class Ledger:
         """The future peak: what the live requests will hold at once at the worst moment. 0 when none lives."""
         if self._peak_tokens is None:
             self._peak_tokens = self._peak(None, 0, 0)
-        return self._peak_tokens
+        return round(self._peak_tokens * self._scale)
 
     @property
     def mean_prompt_tokens(self) -> float:
@@ -91,7 +103,7 @@ class Ledger:
     @property
     def mean_output_tokens(self) -> float:
         """Mean output, the tokens of live requests counted (censored mean)."""
-        return self.lengths.mean_tokens(self._generated_tokens)
+        return self.lengths.mean_tokens([entry.generated for entry in self._entries.values()])
 
     @property
     def output_variation(self) -> float:
@@ -104,7 +116,7 @@ class Ledger:
             return True
         prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
         peak = self._peak(_band(remaining), prompt, remaining)
-        return peak * self._scale <= self.factor * self.capacity_tokens
+        return peak * self._scale <= min(self._factor, 1.0) * self.capacity_tokens
 
     def reserve(self, ticket_id: int, tenant: str, prompt_tokens: int, output_cap: int | None) -> int:
         """Book a request that starts now and return its tokens, clamped to the capacity.
@@ -117,7 +129,7 @@ class Ledger:
         entry = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
         self._entries[ticket_id] = entry
         self._reserved += 1
-        self._mean_prompt += max(0.02, 1 / self._reserved) * (prompt - self._mean_prompt)
+        self._mean_prompt += max(0.01, 1 / self._reserved) * (prompt - self._mean_prompt)
         self._book(entry, 1)
         return prompt + remaining
 
@@ -170,7 +182,6 @@ class Ledger:
         self._held[entry.band] += sign * held
         self._remaining[entry.band] += sign * entry.remaining
         self._held_tokens += sign * held
-        self._generated_tokens += sign * entry.generated
         self._peak_tokens = None
 
     def _peak(self, band: int | None, prompt: int, remaining: int) -> int:
@@ -184,5 +195,5 @@ class Ledger:
             if band_count:
                 held += band_held
                 count += band_count
-                peak = max(peak, held + count * band_remaining // band_count)
+                peak = max(peak, held + int(self._growth * count * band_remaining / band_count))
         return peak

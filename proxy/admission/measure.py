@@ -16,6 +16,9 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
+from proxy.admission.limits import Target
+from proxy.types import Sample, Work
+
 POOL_SAMPLES = 30
 BODY_WEIGHT = 0.3
 TOKENS_MIN = 20  # fewer gaps in a tick say little about its steps
@@ -76,25 +79,38 @@ class Pool:
 
 
 class Meter:
-    """Chooses the signal of a tick: streams before bodies before service."""
+    """Reads samples, and chooses the signal of a tick: streams before bodies before service."""
 
     def __init__(self, now: float) -> None:
         self._history = InFlightHistory(now)
         self._bodies = Pool()
         self._service = Pool()
+        self._in_flight = 1
 
-    def body(self, tpot_s: float, output_tokens: int, duration_s: float, in_flight: int, now: float) -> None:
-        """A generation that was not streamed has finished."""
-        self._bodies.add(tpot_s, output_tokens, self._life(duration_s, in_flight, now), now)
+    def sample(self, sample: Sample, target: Target, prefill_s: float, now: float) -> float | None:
+        """Latency / target of a finished request, None for work whose duration says nothing about load.
 
-    def service(self, duration_s: float, in_flight: int, now: float) -> None:
-        """A single forward pass has finished."""
-        self._service.add(duration_s, 1.0, self._life(duration_s, in_flight, now), now)
+        `prefill_s`: predicted prefill time of its prompt, taken off the duration where there is no first token.
+        """
+        if sample.work is Work.EMBED:
+            self._service.add(sample.duration_s, 1.0, self._life(sample.duration_s, now), now)
+            return sample.duration_s / target.ttft_s
+        if sample.work is not Work.GENERATE:
+            return None
+        if sample.streaming:
+            return None if sample.tpot_s is None else sample.tpot_s / target.itl_s
+        if sample.output_tokens < 2:
+            return None
+        decode_s = max(sample.duration_s - prefill_s, 0.5 * sample.duration_s)
+        tpot_s = decode_s / sample.output_tokens
+        self._bodies.add(tpot_s, sample.output_tokens, self._life(sample.duration_s, now), now)
+        return tpot_s / target.itl_s
 
     def tick(
         self, now: float, duration_s: float, gap_s: float, tokens: float, running: float, prefill: float, in_flight: int
     ) -> Measure | None:
         """The signal of a tick, if there is one. `prefill`: tokens whose first token came in the tick."""
+        self._in_flight = in_flight
         self._history.tick(in_flight, now)
         if tokens >= TOKENS_MIN and running >= 1:
             latency_s = gap_s / tokens
@@ -108,5 +124,5 @@ class Meter:
             return Measure(pool.latency / pool.weight, pool.running / pool.weight, 0.0, BODY_WEIGHT, True)
         return None
 
-    def _life(self, duration_s: float, in_flight: int, now: float) -> float:
-        return self._history.mean(now - duration_s) or float(in_flight)
+    def _life(self, duration_s: float, now: float) -> float:
+        return self._history.mean(now - duration_s) or float(self._in_flight)

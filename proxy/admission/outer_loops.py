@@ -1,11 +1,16 @@
 """The slow loops around the limit: margin of the target, prefill tokens, engine cap, memory factor, peak of use.
 
-margin   q = quantile of the last 100 latencies / target at 1 - 0.4 (1 - attainment), 0.98 for 0.95, since the
-         samples are correlated and a tracker of 0.95 delivers 0.88-0.91; m *= clip(q^-0.5, 0.93, 1.02) in 0.7..1.05
-prefill  Pmax = scale * TTFT target * R, R the fitted prefill rate within 0.5..1.5 of its mean; the residual
-         r = TTFT - (outstanding + own prompt) / R - x shows waiting that the model does not explain
-cap      waiting >= max(2, 5 % of running) in two fresh scrapes: cap = running + 2 for 30 s, then +5 % per 30 s
-phi      usable share of KV memory: * 0.88 on a preemption (recomputed work), +0.4 % per 5 s while binding
+margin   q = quantile of the last 100 latencies / target at 1 - 0.2 (1 - attainment), 0.99 for 0.95: the samples
+         are correlated, a tracker of 0.95 delivers 0.88-0.91 and one of 0.98 just 0.95 with single runs below;
+         m *= clip(q^-0.5, 0.93, 1.02) within 0.7..1.05
+prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
+         fitted prefill rate within 0.5..1.5 of its mean; the residual r = TTFT - (outstanding + own prompt) / R - x
+         shows waiting that the model does not explain
+cap      waiting >= max(2, 5 % of running) in two fresh scrapes: cap = running for 30 s, then +5 % per 30 s, and
+         from then on two that wait are enough: a probe ends after two scrapes
+phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
+         else per 5 s with requests waiting +2 % while usage < 0.80, +0.4 % below 0.92; within 0.5..1.3, above 1
+         it discounts expected growth (see `ledger`): not all live requests last as long as expected at once
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from proxy.admission.step_model import CHUNK_TOKENS
 from proxy.types import Telemetry
 
 FRESH_S = 2.0
+SCALE_MAX = 0.8
 
 
 class MarginLoop:
@@ -24,7 +30,7 @@ class MarginLoop:
 
     def __init__(self, attainment: float) -> None:
         self.margin = 0.92
-        self._quantile = 1 - 0.4 * (1 - attainment)
+        self._quantile = 1 - 0.2 * (1 - attainment)
         self._ratios: list[float] = []
 
     def observe(self, ratio: float) -> None:
@@ -34,7 +40,7 @@ class MarginLoop:
             return
         tail = sorted(self._ratios)[min(int(self._quantile * 100), 99)]
         self._ratios.clear()
-        self.margin *= min(max(tail**-0.5, 0.93), 1.02)
+        self.margin *= min(max(max(tail, 0.01) ** -0.5, 0.93), 1.02)
         self.margin = min(max(self.margin, 0.7), 1.05)
 
     def restart(self) -> None:
@@ -47,7 +53,7 @@ class PrefillLoop:
 
     def __init__(self) -> None:
         self.tokens_max = 2.0 * CHUNK_TOKENS
-        self._scale = 1.0
+        self._scale = SCALE_MAX
         self._rate: float | None = None
         self._residuals: list[float] = []
         self._late_ticks = 0
@@ -62,7 +68,8 @@ class PrefillLoop:
         if rate is None:
             return
         mean = rate if self._rate is None else self._rate
-        self._rate = mean + 0.1 * (min(max(rate, 0.5 * mean), 1.5 * mean) - mean)
+        gain = 0.1 if rate > mean else 0.5  # an early fit may promise too much; a lower rate is learnt at once
+        self._rate = mean + gain * (min(max(rate, 0.5 * mean), 1.5 * mean) - mean)
         late = sorted(self._residuals)[int(0.9 * len(self._residuals))] if self._residuals else None
         self._residuals.clear()
         if late is not None:
@@ -70,7 +77,7 @@ class PrefillLoop:
         if self._late_ticks >= 3:
             self._scale, self._late_ticks = max(0.8 * self._scale, 0.1), 0
         elif binding:
-            self._scale = min(1.02 * self._scale, 1.0)
+            self._scale = min(1.02 * self._scale, SCALE_MAX)
         self.tokens_max = max(self._scale * ttft_target_s * self._rate, CHUNK_TOKENS)
 
 
@@ -94,9 +101,10 @@ class EngineCap:
         self._scrape_s = engine.at_s
         if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s:
             return
-        self._strikes = self._strikes + 1 if engine.waiting >= max(2, 0.05 * engine.running) else 0
+        many = 2.0 if self.seats < inf else max(2.0, 0.05 * engine.running)
+        self._strikes = self._strikes + 1 if engine.waiting >= many else 0
         if self._strikes >= 2:
-            self.seats, self._raised_at_s, self._strikes = engine.running + 2.0, now, 0
+            self.seats, self._raised_at_s, self._strikes = max(float(engine.running), 1.0), now, 0
 
     def refused(self, running: float, now: float) -> None:
         """The engine shed a request while `running` were in flight."""
@@ -113,8 +121,11 @@ class MemoryFactor:
         self._preemptions: int | None = None
         self._changed_at_s = -inf
 
-    def tick(self, engine: Telemetry | None, now: float, binding: bool) -> bool:
-        """True when the engine preempted since the last scrape and the limit must follow the cut."""
+    def tick(self, engine: Telemetry | None, now: float, wanted: bool) -> bool:
+        """True when the engine preempted since the last scrape and the limit must follow the cut.
+
+        `wanted`: requests wait for admission, for whatever reason.
+        """
         if engine is None or engine.preemptions is None:
             return False
         before, self._preemptions = self._preemptions, engine.preemptions
@@ -123,8 +134,10 @@ class MemoryFactor:
         if before is not None and engine.preemptions > before:
             self.factor, self._changed_at_s = max(0.88 * self.factor, 0.5), now
             return True
-        if binding and (engine.kv_usage or 0.0) < 0.92:
-            self.factor, self._changed_at_s = min(1.004 * self.factor, 1.0), now
+        usage = engine.kv_usage
+        if wanted and usage is not None and usage < 0.92:
+            growth = 1.02 if usage < 0.80 else 1.004
+            self.factor, self._changed_at_s = min(growth * self.factor, 1.3), now
         return False
 
 
@@ -165,3 +178,30 @@ class Sharing:
             self._since_s = now
         elif now - self._since_s >= self.CONFIRM_S:
             self.active, self._since_s = not self.active, None
+
+
+class Epoch:
+    """Number of the present conditions; a request dispatched under an earlier one judges nothing that came after.
+
+    A new one opens when ln kappa has moved by 0.15 since the last, at most every 20 s.
+    """
+
+    PAUSE_S = 20.0
+    KAPPA = 0.15
+
+    def __init__(self, now: float) -> None:
+        self.number = 0
+        self._since_s = now
+        self._kappa_log = 0.0
+
+    def open(self, now: float) -> None:
+        self.number += 1
+        self._since_s = now
+
+    def follow(self, kappa_log: float, now: float) -> bool:
+        """True when a new epoch has opened."""
+        if abs(kappa_log - self._kappa_log) <= self.KAPPA or now - self._since_s < self.PAUSE_S:
+            return False
+        self._kappa_log = kappa_log
+        self.open(now)
+        return True

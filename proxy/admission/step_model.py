@@ -25,6 +25,7 @@ KAPPA_LOG_MAX = 1.5
 CHUNK_TOKENS = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
 NOISE = 0.2  # relative; the fit is judged against at least this much spread
 TICKS_MIN = 3
+FIT_POOR, FIT_GOOD, FIT_TICKS = 0.3, 0.5, 30
 Vector = tuple[float, float, float]
 
 
@@ -50,6 +51,8 @@ class StepModel:
         self._error = 0.0
         self._spread = 0.0
         self._mean_log = 0.0
+        self._poor_ticks = 0
+        self._poor = False
 
     def __repr__(self) -> str:
         return f"StepModel({self.coefficients}, fit {self.fit_ratio:.2f}, {self._ticks} ticks)"
@@ -81,6 +84,11 @@ class StepModel:
         return max(0.0, 1 - self._error / (self._spread + NOISE**2))
 
     @property
+    def poor(self) -> bool:
+        """The fit explains too little to steer by: below 0.3 for 30 ticks, until it is back above 0.5."""
+        return self._poor
+
+    @property
     def running_max(self) -> float:
         """Largest n within the window: the fit is not to be trusted far beyond."""
         return max((running for running, _ in self._window), default=0.0)
@@ -97,6 +105,8 @@ class StepModel:
         self._add(level_s, running, prefill_per_step, exp(-duration_s / MEMORY_S), weight)
         self._ticks += 1
         self._fit = self._solve(self._fit)
+        self._poor_ticks = self._poor_ticks + 1 if self.fit_ratio < FIT_POOR else 0
+        self._poor = self._poor_ticks >= FIT_TICKS or (self._poor and self.fit_ratio < FIT_GOOD)
 
     def step_s(self, running: float, prefill_per_step: float) -> float:
         """Predicted x at n and p."""
@@ -114,6 +124,11 @@ class StepModel:
         """d ln(throughput) / d ln(n) = a / (a + s n); 1 before the first fit."""
         fit = self.coefficients
         return 1.0 if fit is None else fit.a / (fit.a + (fit.b + fit.d * rho) * running)
+
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """Engine time of so many prompt tokens; 0 before the first fit."""
+        fit = self.coefficients
+        return 0.0 if fit is None else fit.kappa * fit.d * prompt_tokens
 
     def prefill_rate(self, running: float) -> float | None:
         """Prompt tokens per second while `running` requests decode: R = B / (kappa (a + b n + d B)), B = chunk - n."""
