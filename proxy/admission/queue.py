@@ -1,14 +1,42 @@
-"""The bounded priority queue: classes, tenants and their bounds."""
+"""Which class goes next among those that wait for the same upstreams.
+
+Strict order from the highest class, with three exceptions:
+
+    floor    class c is owed service when lag_c = sigma_c V - S_c > q_c. V: cost served while c was backlogged, S_c:
+             what c got of it, q_c: its mean cost. Service that c gets on slack pays what is owed and no more, so that
+             a calm hour is not held against it. Its head waits at most (q_c + cost_max) / (sigma_c mu) plus one seat,
+             mu the cost served per second: the bound of deficit schedulers (Shreedhar and Varghese 1996).
+    aging    a ticket older than half its longest wait is served with the class above, at most one dispatch in ten.
+    holdback class c leaves seats to the active classes above it: seats_c = ceil(holdback_c L), and at least one seat
+             less than theirs while L < 16, where rounding would hide the difference. A class is active for a minute
+             after an arrival: seats are not kept for nobody. An owed class is not held back.
+
+Inside a class tenants share by virtual time (`fairness`); inside a tenant the earliest expiry goes first, which is
+arrival order where clients set no deadline.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil, inf
+from typing import NamedTuple
+
+from proxy.admission.entries import Entry, EntryHeap
+from proxy.admission.fairness import FairQueue
+from proxy.types import Ticket
+
+ACTIVE_S = 60.0
+SMALL_LIMIT = 16
+AGING_SHARE = 0.1
+MEAN_GAIN = 0.05
+LAG_MEAN_COSTS_MAX = 10.0  # what a class may be owed: one that could not run must not flood the rest afterwards
 
 
 @dataclass(frozen=True, slots=True)
 class ClassConfig:
-    """One class. `floor`: guaranteed share of service 0..1; `holdback`: share of the seats it may fill 0..1;
-    `queue_max` tickets waiting; `queue_timeout_s` longest wait."""
+    """One class: `floor` guaranteed share of service, `holdback` share of the seats it may fill (both 0..1),
+    `queue_max` tickets that wait, `queue_timeout_s` longest wait."""
 
     name: str
     floor: float = 0.0
@@ -19,7 +47,7 @@ class ClassConfig:
 
 @dataclass(frozen=True, slots=True)
 class TenantConfig:
-    """One tenant: its share (`weight`) and its own bounds (None: none).
+    """One tenant: its share (`weight` > 0) and its own bounds (None: none).
 
     A request above `max_in_flight` waits if `max_queued` allows it, and is refused where `max_queued` is not given.
     """
@@ -34,7 +62,139 @@ class TenantConfig:
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """`max_bytes` of waiting bodies; `tenant_share` of the queue's count and bytes that one tenant of several may use."""
+    """`max_bytes` of waiting bodies; `tenant_share`: how much of the places and bytes one tenant of several may use."""
 
     max_bytes: int = 1 << 30
     tenant_share: float = 0.5
+
+
+class Choice(NamedTuple):
+    """The ticket that goes next. `band`: the class it is served with; `owed`: under its floor, so not held back."""
+
+    entry: Entry
+    band: int
+    owed: bool
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What a class has got and is owed, in units of cost."""
+
+    lag: float = 0.0
+    mean_cost: float = 0.0
+    active_s: float = -inf  # last arrival
+
+
+class AdmissionQueue:
+    """All that waits for one group of upstreams."""
+
+    def __init__(self, classes: tuple[ClassConfig, ...]) -> None:
+        self.classes = classes
+        self.fair = [FairQueue() for _ in classes]
+        self._standing = [_Standing() for _ in classes]
+        self._aged: dict[tuple[str, int], EntryHeap] = {}
+        self._promotions = 0.0
+        self.promoted = 0
+
+    @property
+    def waiting(self) -> int:
+        return sum(fair.waiting for fair in self.fair)
+
+    def push(self, entry: Entry, weight: float, now: float) -> None:
+        """A ticket starts to wait."""
+        index = entry.ticket.class_index
+        self.fair[index].push(entry, weight)
+        self._standing[index].active_s = now
+        if index > 0:
+            self._aged.setdefault((entry.lane, index), EntryHeap()).push(entry.aged_s, entry)
+
+    def remove(self, entry: Entry) -> None:
+        """A ticket stops waiting, for whatever reason. Once per entry."""
+        entry.live = False
+        index = entry.ticket.class_index
+        self.fair[index].left(entry)
+        if index > 0:
+            self._aged[entry.lane, index].left()
+        if self.fair[index].waiting == 0:
+            self._standing[index].lag = min(0.0, self._standing[index].lag)
+
+    def choose(self, lane: str, now: float, over_cap: Callable[[str], bool]) -> Choice | None:
+        """The ticket that goes next in this lane, if any can."""
+        owed = self._owed(lane, over_cap)
+        if owed is not None:
+            return owed
+        for index, fair in enumerate(self.fair):
+            entry = fair.head(lane, over_cap) if fair.waiting else None
+            if entry is not None:
+                return self._aged_below(lane, index, now) or Choice(entry, index, owed=False)
+        return None
+
+    def served(self, choice: Choice, cost: float, now: float) -> None:
+        """The chosen ticket, still waiting, is dispatched at this cost."""
+        ticket = choice.entry.ticket
+        index = ticket.class_index
+        self.fair[index].charge(ticket.tenant, cost, now)
+        own = self._standing[index]
+        own.mean_cost += (cost - own.mean_cost) * (MEAN_GAIN if own.mean_cost else 1.0)
+        self._accrue(cost)
+        own.lag -= cost if choice.owed else min(cost, max(0.0, own.lag))
+        self._promotions = min(1.0, self._promotions + AGING_SHARE)
+        if choice.band < index:
+            self._promotions -= 1.0
+            self.promoted += 1
+
+    def correct(self, ticket: Ticket, cost: float, owed: bool) -> None:
+        """A dispatched ticket has cost this much more (negative: less) than charged."""
+        self.fair[ticket.class_index].correct(ticket.tenant, cost, ticket.dispatched_s)
+        self._accrue(cost)
+        if owed:
+            self._standing[ticket.class_index].lag -= cost
+
+    def seats(self, band: int, limit: int, now: float) -> int:
+        """How many of `limit` seats this class may fill."""
+        allowed = limit
+        above: float | None = None
+        for index, config in enumerate(self.classes[: band + 1]):
+            if index < band and now - self._standing[index].active_s > ACTIVE_S:
+                continue
+            share = config.holdback if above is None else min(config.holdback, above)
+            if above is not None:
+                least_difference = limit < SMALL_LIMIT and share < above
+                allowed = min(ceil(share * limit - 1e-9), allowed - least_difference)
+            above = share
+        return max(1, allowed)
+
+    def owes(self, index: int) -> bool:
+        """True if the class is owed service under its floor."""
+        standing = self._standing[index]
+        return self.fair[index].waiting > 0 and standing.lag > standing.mean_cost
+
+    def lag(self, index: int) -> float:
+        """Service that a class is owed, in units of cost."""
+        return self._standing[index].lag
+
+    def _accrue(self, cost: float) -> None:
+        """Service was given: every class that waits is owed its floor of it."""
+        for config, standing, fair in zip(self.classes, self._standing, self.fair, strict=True):
+            if fair.waiting and config.floor:
+                most = LAG_MEAN_COSTS_MAX * max(standing.mean_cost, cost)
+                standing.lag = min(standing.lag + config.floor * cost, most)
+
+    def _owed(self, lane: str, over_cap: Callable[[str], bool]) -> Choice | None:
+        """The head of the class that is owed most, measured in its own mean cost."""
+        found, most = None, 0.0
+        for index, (standing, fair) in enumerate(zip(self._standing, self.fair, strict=True)):
+            if not self.owes(index):
+                continue
+            ratio = standing.lag / standing.mean_cost if standing.mean_cost else inf
+            if ratio > most and (entry := fair.head(lane, over_cap)) is not None:
+                found, most = Choice(entry, index, owed=True), ratio
+        return found
+
+    def _aged_below(self, lane: str, index: int, now: float) -> Choice | None:
+        """The oldest ticket of the class below, if it has waited long enough and promotions are left."""
+        heap = self._aged.get((lane, index + 1))
+        entry = heap.peek() if heap is not None and self._promotions >= 1.0 else None
+        if entry is None or entry.aged_s > now or not self.fair[index + 1].eligible(entry):
+            return None
+        return Choice(entry, index, owed=False)

@@ -1,0 +1,284 @@
+"""Virtual-time fair queue over the tenants of one class.
+
+Each flow (a tenant in a class) has a counter v of the service it got, per unit of weight; the eligible backlogged flow
+with the least v goes next (Virtual Token Counter, Sheng et al., OSDI 2024; start-time fair queueing, Goyal 1996):
+
+    charge    v += cost / weight, at dispatch, corrected when the true cost is known
+    lift      on becoming backlogged v = max(v, min over backlogged), or the counter of the flow served last if nobody
+              waits: what a flow did not use while idle is not saved up
+    decay     differences halve every H = 60 s: what a burst borrowed is forgotten softly
+
+Decay is kept without touching idle flows (forward decay, Cormode et al. 2009): all counters are scaled by 2^(t/H), a
+positive factor common to all, so order is unaffected, and are held as logarithms so that they never overflow:
+
+    debt = log2(v 2^(t/H)),    charge: debt = log2(2^debt + (cost / weight) 2^(now/H))
+
+A flow's tickets wait in one line per lane (upstreams that may run them). A line is ready, capped (its tenant has more
+than its share in flight: it goes only when no ready line waits) or parked (it cannot go until something is woken).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from heapq import heapify, heappop, heappush
+from math import inf, log2
+
+from proxy.admission.entries import SLACK, Entry, EntryHeap
+
+HALF_LIFE_S = 60.0
+FLOWS_MAX = 10_000  # flows remembered per class; as many as tenants that a trusted proxy may name
+EVICTION_SCAN = 4
+NEGLIGIBLE = 60.0  # 2^-60 of the new charge: lost in the rounding of a float
+
+
+class Place(Enum):
+    NONE = 0
+    READY = 1
+    CAPPED = 2
+    PARKED = 3
+
+
+class Flow:
+    """One tenant in one class. `debt` is a logarithm, see above; `cost` sums what waits."""
+
+    __slots__ = ("cost", "debt", "lines", "tenant", "waiting", "weight")
+
+    def __init__(self, tenant: str, weight: float) -> None:
+        self.tenant = tenant
+        self.weight = weight
+        self.debt = -inf
+        self.waiting = 0
+        self.cost = 0.0
+        self.lines: dict[str, Line] = {}
+
+    def __repr__(self) -> str:
+        return f"Flow({self.tenant}, weight={self.weight:g}, debt={self.debt:.3f}, waiting={self.waiting})"
+
+
+class Line:
+    """The tickets of one flow in one lane. `stamp` tells which of its entries in a lane's heap is the valid one."""
+
+    __slots__ = ("flow", "heap", "place", "stamp")
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.heap = EntryHeap()
+        self.place = Place.NONE
+        self.stamp = 0
+
+
+_Ranked = tuple[float, float, int, int, Line]  # debt, arrival of the head, number of the head, stamp, line
+
+
+class Lane:
+    """The lines of one class that wait for the same upstreams."""
+
+    __slots__ = ("capped", "parked", "ranked", "ready")
+
+    def __init__(self) -> None:
+        self.ready: list[_Ranked] = []
+        self.capped: list[_Ranked] = []
+        self.parked: dict[str, Line] = {}
+        self.ranked = 0  # lines that are ready or capped
+
+
+class FairQueue:
+    """Backlogged flows of one class, by debt."""
+
+    def __init__(self, half_life_s: float = HALF_LIFE_S, flows_max: int = FLOWS_MAX) -> None:
+        self._half_life_s = half_life_s
+        self._flows_max = flows_max
+        self._flows: OrderedDict[str, Flow] = OrderedDict()
+        self._lanes: dict[str, Lane] = {}
+        self._served_debt = -inf
+        self.waiting = 0
+        self.cost = 0.0
+        self.backlogged_weight = 0.0
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def flow(self, tenant: str) -> Flow | None:
+        return self._flows.get(tenant)
+
+    def push(self, entry: Entry, weight: float) -> None:
+        """A ticket joins its flow's line."""
+        flow = self._touch(entry.ticket.tenant, weight)
+        if flow.waiting == 0:
+            flow.debt = max(flow.debt, self._floor())
+            self.backlogged_weight += flow.weight
+        flow.waiting += 1
+        flow.cost += entry.cost
+        self.waiting += 1
+        self.cost += entry.cost
+        line = flow.lines.setdefault(entry.lane, Line(flow))
+        line.heap.push(entry.urgency_s, entry)
+        if line.place is Place.NONE:
+            self._rank(entry.lane, line, Place.READY)
+
+    def left(self, entry: Entry) -> None:
+        """The entry, already marked dead, leaves its line."""
+        flow = self._flows[entry.ticket.tenant]
+        line = flow.lines[entry.lane]
+        line.heap.left()
+        flow.waiting -= 1
+        flow.cost -= entry.cost
+        self.waiting -= 1
+        self.cost -= entry.cost
+        if line.heap.living == 0:
+            self._leave(entry.lane, line)
+            del flow.lines[entry.lane]
+        if flow.waiting == 0:
+            flow.cost = 0.0
+            self.backlogged_weight -= flow.weight
+        if self.waiting == 0:
+            self.cost = self.backlogged_weight = 0.0
+
+    def head(self, lane_key: str, over_cap: Callable[[str], bool]) -> Entry | None:
+        """The ticket that goes next in this lane; tenants over their cap only if nobody else is ready."""
+        lane = self._lanes.get(lane_key)
+        if lane is None:
+            return None
+        while (line := self._least(lane.ready, Place.READY)) is not None:
+            if not over_cap(line.flow.tenant):
+                return line.heap.peek()
+            self._rank(lane_key, line, Place.CAPPED)
+        capped = self._least(lane.capped, Place.CAPPED)
+        return None if capped is None else capped.heap.peek()
+
+    def eligible(self, entry: Entry) -> bool:
+        """True unless the entry's line is parked."""
+        return self._flows[entry.ticket.tenant].lines[entry.lane].place is not Place.PARKED
+
+    def has_ready(self, lane_key: str) -> bool:
+        """True if some line of this lane could go."""
+        lane = self._lanes.get(lane_key)
+        if lane is None:
+            return False
+        return bool(self._least(lane.ready, Place.READY) or self._least(lane.capped, Place.CAPPED))
+
+    def park(self, entry: Entry) -> None:
+        """The entry's line cannot go until it is woken."""
+        self._rank(entry.lane, self._flows[entry.ticket.tenant].lines[entry.lane], Place.PARKED)
+
+    def wake(self, tenant: str) -> None:
+        """A seat of this tenant is free again: its capped and parked lines are ready."""
+        flow = self._flows.get(tenant)
+        if flow is not None:
+            for lane_key, line in flow.lines.items():
+                if line.place is not Place.READY:
+                    self._rank(lane_key, line, Place.READY)
+
+    def wake_lane(self, lane_key: str) -> None:
+        """Parked lines of one lane are ready again."""
+        lane = self._lanes.get(lane_key)
+        if lane is not None:
+            for line in list(lane.parked.values()):
+                self._rank(lane_key, line, Place.READY)
+
+    def uncap(self) -> None:
+        """Shares may have changed: capped lines are judged again."""
+        for lane_key, lane in self._lanes.items():
+            while (line := self._least(lane.capped, Place.CAPPED)) is not None:
+                self._rank(lane_key, line, Place.READY)
+
+    def charge(self, tenant: str, cost: float, now: float) -> None:
+        """The flow is served now."""
+        flow = self._flows[tenant]
+        flow.debt = self._served_debt = _add(flow.debt, cost / flow.weight, now / self._half_life_s)
+
+    def correct(self, tenant: str, cost: float, charged_s: float) -> None:
+        """What was charged at `charged_s` has turned out to cost this much more (negative: less)."""
+        flow = self._flows.get(tenant)
+        if flow is None:
+            return
+        flow.debt = _add(flow.debt, cost / flow.weight, charged_s / self._half_life_s)
+        if cost < 0:
+            for lane_key, line in flow.lines.items():
+                if line.place is not Place.PARKED:
+                    self._rank(lane_key, line, line.place)
+
+    def adopt(self, other: FairQueue) -> None:
+        """Take over the debts of another queue whose flows move here."""
+        for flow in other._flows.values():
+            mine = self._touch(flow.tenant, flow.weight)
+            mine.debt = max(mine.debt, flow.debt)
+        self._served_debt = max(self._served_debt, other._served_debt)
+
+    def _touch(self, tenant: str, weight: float) -> Flow:
+        flow = self._flows.get(tenant)
+        if flow is None:
+            self._evict()
+            flow = self._flows[tenant] = Flow(tenant, weight)
+        else:
+            self._flows.move_to_end(tenant)
+            if flow.weight != weight:
+                self.backlogged_weight += (weight - flow.weight) * (flow.waiting > 0)
+                flow.weight = weight
+        return flow
+
+    def _evict(self) -> None:
+        """Forget flows, least recently used first, that would be lifted to the floor anyway."""
+        if len(self._flows) < self._flows_max:
+            return
+        oldest = [flow for flow, _ in zip(self._flows.values(), range(EVICTION_SCAN), strict=False)]
+        for flow in oldest:
+            if flow.waiting == 0 and flow.debt <= self._served_debt:
+                del self._flows[flow.tenant]
+            elif flow.waiting:
+                self._flows.move_to_end(flow.tenant)
+
+    def _floor(self) -> float:
+        tops = [line.flow.debt for lane in self._lanes.values() if (line := self._least(lane.ready, Place.READY))]
+        return min(tops) if tops else self._served_debt
+
+    def _rank(self, lane_key: str, line: Line, place: Place) -> None:
+        """Put the line where it belongs now; what a heap still holds of it is void."""
+        lane = self._lanes.setdefault(lane_key, Lane())
+        self._leave(lane_key, line)
+        line.place = place
+        if place is Place.PARKED:
+            lane.parked[line.flow.tenant] = line
+            return
+        head = line.heap.peek()
+        assert head is not None, "a ranked line has a ticket"
+        heap = lane.ready if place is Place.READY else lane.capped
+        heappush(heap, (line.flow.debt, head.ticket.arrived_s, head.number, line.stamp, line))
+        lane.ranked += 1
+        if len(heap) > 2 * lane.ranked + SLACK:
+            heap[:] = [ranked for ranked in heap if ranked[4].place is place and ranked[4].stamp == ranked[3]]
+            heapify(heap)
+
+    def _leave(self, lane_key: str, line: Line) -> None:
+        lane = self._lanes[lane_key]
+        if line.place is Place.PARKED:
+            del lane.parked[line.flow.tenant]
+        elif line.place is not Place.NONE:
+            lane.ranked -= 1
+        line.place = Place.NONE
+        line.stamp += 1
+
+    def _least(self, heap: list[_Ranked], place: Place) -> Line | None:
+        """The line with the least debt: void entries are dropped, outdated ones ranked again."""
+        while heap:
+            debt, _, number, stamp, line = heap[0]
+            if line.place is not place or line.stamp != stamp:
+                heappop(heap)
+                continue
+            head = line.heap.peek()
+            assert head is not None, "a ranked line has a ticket"
+            if line.flow.debt == debt and head.number == number:
+                return line
+            heappop(heap)
+            heappush(heap, (line.flow.debt, head.ticket.arrived_s, head.number, stamp, line))
+        return None
+
+
+def _add(debt: float, amount: float, scale: float) -> float:
+    """log2(2^debt + amount 2^scale), -inf where nothing is left."""
+    if scale - debt > NEGLIGIBLE:
+        return log2(amount) + scale if amount > 0 else debt
+    total = 1.0 + amount * 2.0 ** (scale - debt)
+    return debt + log2(total) if total > 0 else -inf

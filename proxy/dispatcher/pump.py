@@ -1,0 +1,180 @@
+"""Takes tickets out of the queue while upstreams can take them.
+
+The chosen head goes to the best upstream that can start it now. If none can:
+
+    seats, holdback, prefill, stop   the lane waits: what it waits for comes back within a step or a request
+    elephant, tenant at its bound,   the line is parked and the next one chosen
+      failed at all with room
+    memory                           the head gets a reservation at the upstream that is least full; others may pass it
+                                     there while their total cost stays within a quarter of the head's, so the wait of a
+                                     big request is bounded (EASY backfilling, Lifka 1995). Higher classes ignore the
+                                     reservation unless its class is owed service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from proxy.admission.queue import Choice
+from proxy.dispatcher.pool import BACKFILL_SHARE, Lane, Pool, Reservation
+from proxy.dispatcher.station import Block, Station
+from proxy.routing.balance import Balancer, Candidate, Policy
+from proxy.types import Ticket
+
+HELPED = (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED)  # blocks that let others pass, in order of precedence
+
+
+class Host(Protocol):
+    """What the pump asks of the dispatcher and tells it."""
+
+    def excluded(self, ticket: Ticket) -> set[str]: ...
+    def at_bound(self, ticket: Ticket) -> bool: ...
+    def dispatch(self, choice: Choice, station: Station, now: float) -> None: ...
+    def expired(self, ticket: Ticket, now: float) -> None: ...
+    def infeasible(self, ticket: Ticket, now: float) -> None: ...
+
+
+class Pump:
+    """Moves tickets from the queues of a pool to its upstreams."""
+
+    def __init__(self, policy: Policy, rng: Random, host: Host) -> None:
+        self._rng = rng
+        self._host = host
+        self._balancer = Balancer(policy, rng)
+
+    def configure(self, policy: Policy) -> None:
+        """Choose among upstreams by this policy from now on."""
+        self._balancer = Balancer(policy, self._rng)
+
+    def run(self, pool: Pool, lanes: Sequence[Lane], now: float) -> None:
+        """Dispatch from these lanes all that can go."""
+        for lane in lanes:
+            for station in lane.stations:
+                station.kept_seats = 0
+            self._reserved(pool, lane, now)
+        open_lanes = [lane for lane in lanes if lane.has_room]
+        while open_lanes:
+            found = [(choice, lane) for lane in open_lanes if (choice := self._choose(pool, lane, now)) is not None]
+            if not found:
+                break
+            choice, lane = found[0] if len(found) == 1 else min(found, key=partial(_urgency, pool))
+            keep = self.place(pool, lane, choice, now) and lane.has_room
+            open_lanes = [one for _, one in found if keep or one is not lane]
+        for lane in lanes:
+            lane.mark(pool.has_ready(lane), now)
+
+    def place(self, pool: Pool, lane: Lane, choice: Choice, now: float) -> bool:
+        """Handle one chosen head. False: the lane can do nothing more now."""
+        ticket = choice.entry.ticket
+        if ticket.expires_s <= now:
+            self._host.expired(ticket, now)
+            return True
+        if self._host.at_bound(ticket):
+            self._park(pool, choice)
+            return True
+        station, block = self._find(pool, lane, choice, now)
+        if station is not None:
+            self._start(lane, choice, station, now)
+            return True
+        if block in (Block.ELEPHANT, Block.EXCLUDED):
+            lane.sleepers = True
+            self._park(pool, choice)
+            return True
+        if block is Block.MEMORY and (lane.reservation is None or lane.reservation.choice.entry is choice.entry):
+            lane.reservation = lane.reservation or self._reserve(lane, choice)
+            self._park(pool, choice)
+            return True
+        return False
+
+    def _choose(self, pool: Pool, lane: Lane, now: float) -> Choice | None:
+        return pool.queue.choose(lane.key, now, partial(pool.over_cap, lane))
+
+    def _start(self, lane: Lane, choice: Choice, station: Station, now: float) -> None:
+        ticket = choice.entry.ticket
+        if ticket.deadline_s is not None and now + station.wait_s(ticket) > ticket.deadline_s:
+            self._host.infeasible(ticket, now)
+            return
+        if lane.reservation is not None and lane.reservation.station is station:
+            lane.reservation.left -= choice.entry.cost
+        self._balancer.took(station.name)
+        self._host.dispatch(choice, station, now)
+
+    def _find(self, pool: Pool, lane: Lane, choice: Choice, now: float) -> tuple[Station | None, Block | None]:
+        """The best upstream that can start it, or what is in the way, the kind that can be helped first."""
+        ticket = choice.entry.ticket
+        excluded = self._host.excluded(ticket)
+        reservation = self._binding(pool, lane, choice)
+        blocks: set[Block] = set()
+        able: dict[str, Station] = {}
+        for station in lane.stations:
+            if station.name in excluded:
+                if station.has_room:
+                    blocks.add(Block.EXCLUDED)
+                continue
+            block = self._block(pool, station, choice, reservation, now)
+            if block is None:
+                able[station.name] = station
+            elif station.upstream.usable:
+                blocks.add(block)
+        if not able:
+            return None, next(
+                (block for block in (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED) if block in blocks), None
+            )
+        if len(able) == 1:
+            return next(iter(able.values())), None
+        order = self._balancer.order([Candidate(one.name, one.load) for one in able.values()], ticket.prefix_hash)
+        return able[order[0].name], None
+
+    def _block(
+        self, pool: Pool, station: Station, choice: Choice, reservation: Reservation | None, now: float
+    ) -> Block | None:
+        """What keeps the choice from starting at this upstream."""
+        class_seats = pool.queue.seats(choice.band, station.seats, now)
+        block = station.block(choice.entry.ticket, class_seats, choice.owed, now)
+        if block is None and reservation is not None and reservation.station is station:
+            return Block.RESERVED if choice.entry.cost > reservation.left else None
+        return block
+
+    def _binding(self, pool: Pool, lane: Lane, choice: Choice) -> Reservation | None:
+        """The reservation that this choice has to respect."""
+        reservation = lane.reservation
+        if reservation is None or reservation.choice.entry is choice.entry:
+            return None
+        class_index = reservation.choice.entry.ticket.class_index
+        above = choice.band < reservation.choice.band and not pool.queue.owes(class_index)
+        return None if above else reservation
+
+    def _reserve(self, lane: Lane, choice: Choice) -> Reservation:
+        usable = [station for station in lane.stations if station.upstream.usable]
+        station = min(usable, key=lambda one: one.ledger.reserved_tokens / (one.bound.tokens or 1))
+        return Reservation(choice, station, BACKFILL_SHARE * choice.entry.cost)
+
+    def _reserved(self, pool: Pool, lane: Lane, now: float) -> None:
+        """Start the head that waits for memory as soon as it fits; forget it if it has left or its upstream has."""
+        reservation = lane.reservation
+        if reservation is None:
+            return
+        choice = reservation.choice
+        ticket = choice.entry.ticket
+        if choice.entry.live and reservation.station.upstream.usable and not self._host.at_bound(ticket):
+            if lane.has_room:
+                self.place(pool, lane, choice, now)
+            if choice.entry.live:
+                return
+        lane.reservation = None
+        pool.queue.fair[ticket.class_index].wake(ticket.tenant)
+
+    def _park(self, pool: Pool, choice: Choice) -> None:
+        pool.queue.fair[choice.entry.ticket.class_index].park(choice.entry)
+
+
+def _urgency(pool: Pool, found: tuple[Choice, Lane]) -> tuple[bool, int, float, int]:
+    """Order of choices from several lanes: owed first, then class, then debt, then age."""
+    choice, _ = found
+    ticket = choice.entry.ticket
+    flow = pool.queue.fair[ticket.class_index].flow(ticket.tenant)
+    assert flow is not None, "a waiting ticket has a flow"
+    return (not choice.owed, choice.band, flow.debt, choice.entry.number)

@@ -1,0 +1,369 @@
+"""One upstream with all that decides whether a ticket may start there now.
+
+    seats      taken + needed <= floor(limit); a request alone always fits
+    holdback   taken + needed <= the seats of its class, unless its class is owed service or nothing runs
+    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding
+    elephant   a prompt above four chunks waits while another such prompt is in prefill and anything runs
+    memory     the ledger's future peak with it <= usable KV tokens
+    stopped    fresh telemetry says KV usage >= 0.95 while requests wait inside the engine
+
+Outstanding prefill ends with the first token. A request that is not streamed shows none: it counts until the time by
+which the engine, at its measured prefill rate R, is through with what was ahead, now + (outstanding + own) / R.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from heapq import heappop, heappush
+
+from proxy.admission.batch_sizer import RESTORE_SHARE, AdaptiveBatchSizer, TickInput
+from proxy.admission.ceiling import MemoryBound, resolve, seats_for
+from proxy.admission.ledger import Ledger
+from proxy.dispatcher.config import UpstreamConfig
+from proxy.routing.breaker import BreakerConfig
+from proxy.routing.upstream import Upstream
+from proxy.types import Reading, Sample, Step, Telemetry, Ticket, Usage, Work
+
+CHUNK_TOKENS = 2048  # prefill chunk of vLLM and SGLang by default
+ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
+KV_STOP = 0.95
+ABORT_GRACE_S = 10.0
+
+
+class Block(Enum):
+    """Why a ticket cannot start at an upstream now."""
+
+    SEATS = "seats"
+    HELD_BACK = "held_back"
+    STOPPED = "stopped"
+    PREFILL = "prefill"
+    ELEPHANT = "elephant"
+    MEMORY = "memory"
+    EXCLUDED = "excluded"  # it has failed this ticket already
+    RESERVED = "reserved"  # its memory is kept for a bigger ticket
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """The right of one ticket to hold seats and memory at one upstream."""
+
+    ticket: Ticket
+    seats: int
+    prompt_tokens: int  # uncached, as counted in the outstanding prefill; 0 for work without prefill
+    ahead_tokens: float  # outstanding prefill when it was dispatched
+    cost: float
+    owed: bool
+    sizer: AdaptiveBatchSizer  # the one that let it in; one that started anew learns nothing from it
+    prefilling: bool = True
+    running: bool = False  # counted among those past their first token
+
+
+def seats_of(ticket: Ticket) -> int:
+    """Sequences that the engine runs for this ticket."""
+    return max(1, ticket.estimate.choices) if ticket.work is Work.GENERATE else 1
+
+
+class Station:
+    """One upstream: routing state, limit, ledger, and what runs there."""
+
+    def __init__(self, config: UpstreamConfig, breaker: BreakerConfig, telemetry_max_age_s: float, now: float) -> None:
+        self.config = config
+        self.upstream = Upstream(config.name, config.models, config.weight, breaker)
+        self.telemetry_max_age_s = telemetry_max_age_s
+        self.telemetry: Telemetry | None = None
+        self.bound = MemoryBound()
+        self.ledger = Ledger(None)
+        self.sizer = AdaptiveBatchSizer(config.name, config.limit, config.target, now, config.shared_by)
+        self.held_seats: int | None = None  # pinned by the operator
+        self.leaving = False  # no longer configured; lives until it is empty
+        self.permits: dict[int, Permit] = {}
+        self.aborting: dict[int, tuple[Permit, float]] = {}  # with the end of its grace
+        self.prefill_out_tokens = 0.0
+        self.elephants = 0
+        self.kept_seats = 0  # free seats that only holdback keeps free, while tickets wait
+        self._prefill_due: list[tuple[float, int]] = []
+        self._running = 0
+        self._running_integral = 0.0
+        self._running_at_s = now
+        self._prefilled_tokens = 0.0
+        self._ticked_s = now
+        self._rebound()
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def seats(self) -> int:
+        return self.sizer.seats
+
+    @property
+    def load(self) -> float:
+        """Share of capacity in use after one more request, for the balancing policies."""
+        return (self.upstream.seats_taken + 1) / (self.config.weight * self.seats)
+
+    @property
+    def has_room(self) -> bool:
+        return self.upstream.free_seats(self.seats) > 0
+
+    @property
+    def ceiling_seats(self) -> int | None:
+        """Seats that memory holds at the measured sizes; None: unknown."""
+        if self.bound.tokens is None:
+            return self.bound.seats
+        ledger = self.ledger
+        seats = seats_for(
+            self.bound.tokens,
+            self.sizer.kv_factor,
+            ledger.mean_prompt_tokens,
+            ledger.mean_output_tokens,
+            ledger.output_variation,
+        )
+        return seats if self.bound.seats is None else min(seats, self.bound.seats)
+
+    def too_large(self, ticket: Ticket) -> bool:
+        """Even a lower bound of the prompt can never fit here."""
+        bounds = [bound for bound in (self.bound.tokens, self.bound.context_tokens) if bound is not None]
+        return ticket.work is Work.GENERATE and any(ticket.estimate.prompt_floor > bound for bound in bounds)
+
+    def fresh_telemetry(self, now: float) -> Telemetry | None:
+        """What the engine told last, unless it is too old to mean anything."""
+        if self.telemetry is None or now - self.telemetry.at_s > self.telemetry_max_age_s:
+            return None
+        return self.telemetry
+
+    def output_tokens(self, ticket: Ticket) -> int:
+        """Expected output; 0 for work that generates none."""
+        if ticket.work is not Work.GENERATE:
+            return 0
+        return self.ledger.lengths.remaining(ticket.tenant, 0, ticket.estimate.output_cap)
+
+    def cost(self, ticket: Ticket) -> float:
+        """Expected engine time of a ticket, in the sizer's unit."""
+        return self.sizer.service_cost(self._uncached_tokens(ticket), self.output_tokens(ticket))
+
+    def cost_of(self, ticket: Ticket, usage: Usage | None) -> float:
+        """What a ticket has cost in the end, as far as is known."""
+        if ticket.work is not Work.GENERATE:
+            return self.cost(ticket)
+        if usage is None:
+            return self.sizer.service_cost(self._uncached_tokens(ticket), ticket.generated_tokens)
+        return self.sizer.service_cost(max(0, usage.prompt_tokens - usage.cached_tokens), usage.completion_tokens)
+
+    def wait_s(self, ticket: Ticket) -> float:
+        """Expected time from dispatch to first token; 0 while the prefill rate is unknown."""
+        rate = self.sizer.prefill_rate()
+        return 0.0 if not rate else (self.prefill_out_tokens + self._uncached_tokens(ticket)) / rate
+
+    def block(self, ticket: Ticket, class_seats: int, owed: bool, now: float) -> Block | None:
+        """The first reason why the ticket cannot start here now; None: it can."""
+        upstream, needed = self.upstream, seats_of(ticket)
+        free = upstream.free_seats(self.seats)
+        if free == 0 or (needed > free and upstream.seats_taken):
+            return Block.SEATS
+        if upstream.seats_taken == 0:
+            return None
+        if not owed and upstream.seats_taken + needed > class_seats:
+            self.kept_seats = self.seats - class_seats
+            return Block.HELD_BACK
+        if self._stopped(now):
+            return Block.STOPPED
+        return None if ticket.work is not Work.GENERATE else self._block_of_size(ticket)
+
+    def grant(self, ticket: Ticket, cost: float, owed: bool, now: float) -> Permit:
+        """Start the ticket here: every count goes up together."""
+        seats = seats_of(ticket)
+        generates = ticket.work is Work.GENERATE
+        permit = Permit(ticket, seats, self._uncached_tokens(ticket), self.prefill_out_tokens, cost, owed, self.sizer)
+        self.permits[ticket.id] = permit
+        self.upstream.take(ticket.id, seats)
+        ticket.upstream, ticket.dispatched_s, ticket.first_token_s = self.name, now, None
+        ticket.epoch, ticket.cost, ticket.generated_tokens = self.sizer.epoch, cost, 0
+        ticket.reserved_tokens = 0.0
+        if generates:
+            estimate = ticket.estimate
+            ticket.reserved_tokens = self.ledger.reserve(
+                ticket.id, ticket.tenant, estimate.prompt_tokens, estimate.output_cap
+            )
+            self.prefill_out_tokens += permit.prompt_tokens
+            self.elephants += permit.prompt_tokens > ELEPHANT_TOKENS
+        permit.prefilling = generates
+        if not ticket.streaming or not generates:
+            self._run(permit, now)
+        if generates and not ticket.streaming:
+            rate = self.sizer.prefill_rate() or CHUNK_TOKENS / self.config.target.ttft_s
+            heappush(self._prefill_due, (now + self.prefill_out_tokens / rate, ticket.id))
+        return permit
+
+    def first_token(self, permit: Permit, now: float) -> None:
+        """The prefill is over."""
+        self._prefilled(permit)
+        if not permit.running:
+            self._run(permit, now)
+
+    def observe(self, permit: Permit, sample: Sample, now: float) -> Step | None:
+        """A success has been measured."""
+        return self.sizer.observe(sample, now) if permit.sizer is self.sizer else None
+
+    def end(self, permit: Permit, usage: Usage | None, now: float, linger: bool) -> None:
+        """The exchange is over: every count goes down together, or later if the engine lingers on it."""
+        del self.permits[permit.ticket.id]
+        self._prefilled(permit, done=False)
+        if linger:
+            self.upstream.linger()
+            self.aborting[permit.ticket.id] = (permit, now + ABORT_GRACE_S)
+            return
+        self.upstream.give(permit.seats)
+        self._free(permit, usage, now)
+
+    def aborted(self, ticket_id: int, now: float) -> Permit | None:
+        """The engine has stopped a cancelled ticket; None where that was known already."""
+        found = self.aborting.pop(ticket_id, None)
+        if found is None:
+            return None
+        permit, _ = found
+        self.upstream.aborted(permit.seats)
+        self._free(permit, None, now)
+        return permit
+
+    def advance(self, now: float) -> list[int]:
+        """Time passed: invisible prefills end; returns the cancelled tickets whose grace is over."""
+        while self._prefill_due and self._prefill_due[0][0] <= now:
+            permit = self.permits.get(heappop(self._prefill_due)[1])
+            if permit is not None:
+                self._prefilled(permit)
+        return [ticket_id for ticket_id, (_, until_s) in self.aborting.items() if until_s <= now]
+
+    def tick(self, now: float, reading: Reading, queue_share: float) -> list[Step]:
+        """Judge the limit by what was measured since the last tick."""
+        for ticket, generated in reading.progress:
+            if ticket.id in self.permits and ticket.work is Work.GENERATE:
+                ticket.generated_tokens = generated
+                self.ledger.progress(ticket.id, generated)
+        telemetry = self.fresh_telemetry(now)
+        if telemetry is not None and telemetry.kv_usage is not None:
+            self.ledger.calibrate(telemetry.kv_usage, telemetry.waiting or 0, now)
+        steps = self.sizer.tick(self._tick_input(now, reading, queue_share, telemetry))
+        self.ledger.factor = self.sizer.kv_factor
+        self._prefilled_tokens = self._running_integral = 0.0
+        self._ticked_s = self._running_at_s = now
+        return steps
+
+    def told(self, telemetry: Telemetry) -> bool:
+        """Telemetry came. True when the models it serves have changed."""
+        before = self.upstream.models
+        self.telemetry = telemetry
+        if self.config.models is None and telemetry.models:
+            self.upstream.models = telemetry.models
+        self._rebound()
+        return self.upstream.models != before
+
+    def reconfigure(self, config: UpstreamConfig, breaker: BreakerConfig, now: float) -> Step | None:
+        """Apply a new configuration and let go of a pinned limit; what runs goes on."""
+        step = None
+        if self.held_seats is not None or (config.limit, config.target) != (self.config.limit, self.config.target):
+            self.sizer.hold(None, now)
+            step = self.sizer.reconfigure(config.limit, config.target, now)
+        self.leaving, self.held_seats, self.config = False, None, config
+        self.upstream.weight = config.weight
+        self.upstream.breaker.config = breaker
+        told = self.telemetry.models if self.telemetry is not None else ()
+        self.upstream.models = config.models or told or None
+        self._rebound()
+        return step
+
+    def restart(self, now: float) -> list[Step]:
+        """The upstream is back from a failure: begin at the initial limit, keep what the fit has learnt."""
+        config, before = self.config, self.sizer
+        self.sizer = AdaptiveBatchSizer(config.name, config.limit, config.target, now, config.shared_by)
+        initial = config.limit.initial / RESTORE_SHARE
+        steps = [self.sizer.restore(replace(before.memory(), limit=initial), now)]
+        if self.held_seats is not None:
+            steps.append(self.sizer.hold(self.held_seats, now))
+        self._rebound()
+        return [step for step in steps if step is not None]
+
+    def _rebound(self) -> None:
+        memory, telemetry = self.config.memory, self.telemetry
+        live = None
+        if telemetry is not None:
+            unbounded = memory is not None and memory.source == "none"
+            tokens = None if unbounded else telemetry.kv_tokens
+            live = MemoryBound(tokens, telemetry.running_cap, telemetry.context_tokens, "engine")
+        planned = memory if memory is not None and memory.source == "plan" else None
+        self.bound = resolve(None if planned is memory else memory, live, planned)
+        self.ledger.capacity_tokens = self.bound.tokens
+        self.sizer.set_ceiling(self.bound.seats)
+
+    def _uncached_tokens(self, ticket: Ticket) -> int:
+        if ticket.work is not Work.GENERATE:
+            return ticket.estimate.prompt_tokens
+        prompts = self.ledger.prompts
+        return round(prompts.tokens(ticket.estimate.prompt_tokens) * (1 - prompts.cached_share))
+
+    def _stopped(self, now: float) -> bool:
+        telemetry = self.fresh_telemetry(now)
+        return telemetry is not None and (telemetry.kv_usage or 0.0) >= KV_STOP and (telemetry.waiting or 0) > 0
+
+    def _block_of_size(self, ticket: Ticket) -> Block | None:
+        tokens = self._uncached_tokens(ticket)
+        if self.elephants and tokens > ELEPHANT_TOKENS:
+            return Block.ELEPHANT
+        if self.prefill_out_tokens and self.prefill_out_tokens + tokens > self.sizer.prefill_tokens_max:
+            return Block.PREFILL
+        if not self.ledger.fits(ticket.tenant, ticket.estimate.prompt_tokens, ticket.estimate.output_cap):
+            return Block.MEMORY
+        return None
+
+    def _run(self, permit: Permit, now: float) -> None:
+        self._integrate(now)
+        permit.running = True
+        self._running += permit.seats
+
+    def _prefilled(self, permit: Permit, done: bool = True) -> None:
+        """Take the prompt out of the outstanding prefill, once."""
+        if not permit.prefilling:
+            return
+        permit.prefilling = False
+        self.prefill_out_tokens -= permit.prompt_tokens
+        self.elephants -= permit.prompt_tokens > ELEPHANT_TOKENS
+        if done:
+            self._prefilled_tokens += permit.prompt_tokens
+
+    def _free(self, permit: Permit, usage: Usage | None, now: float) -> None:
+        if permit.running:
+            self._integrate(now)
+            self._running -= permit.seats
+        if permit.ticket.work is Work.GENERATE:
+            self.ledger.release(permit.ticket.id, usage)
+
+    def _integrate(self, now: float) -> None:
+        self._running_integral += max(0.0, now - self._running_at_s) * self._running
+        self._running_at_s = max(now, self._running_at_s)
+
+    def _tick_input(self, now: float, reading: Reading, queue_share: float, telemetry: Telemetry | None) -> TickInput:
+        self._integrate(now)
+        duration_s = max(now - self._ticked_s, 1e-3)
+        ledger = self.ledger
+        running = telemetry.running if telemetry is not None else None
+        if running == 0 and self.upstream.in_flight:
+            running = None  # a gauge that has not been filled yet
+        ceiling = self.ceiling_seats
+        return TickInput(
+            now=now,
+            duration_s=duration_s,
+            gap_s=reading.gap_s,
+            tokens=reading.tokens,
+            running=self._running_integral / duration_s,
+            prefill_tokens=self._prefilled_tokens,
+            in_flight=self.upstream.seats_taken + (self.kept_seats if queue_share else 0),
+            prefill_out_tokens=self.prefill_out_tokens,
+            queue_share=queue_share,
+            mean_prompt_tokens=ledger.mean_uncached_tokens,
+            mean_output_tokens=ledger.mean_output_tokens,
+            output_cv=ledger.output_variation,
+            kv_limit_seats=None if ceiling is None else float(ceiling),
+            engine=telemetry,
+            engine_total_running=None if running is None else float(running),
+        )
