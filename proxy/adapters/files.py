@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from proxy.adapters.data import data_folder
 from proxy.planning.accelerators import Accelerator, find_accelerator, normalised
 from proxy.planning.capacity import CapacityPlan, PlanRequest, plan_capacity
 from proxy.planning.fields import Fields, PlanError
@@ -44,13 +45,6 @@ class ModelFiles:
     config: Mapping[str, Any]
     sidecar: Mapping[str, Any] | None = None
     weights_bytes: int | None = None
-
-
-def data_folder() -> Path:
-    """Where the bundled tables lie: inside an installed wheel, else in the source tree."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "_data"
-    return installed if installed.is_dir() else package.parent / "config"
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:
@@ -100,7 +94,7 @@ def parse_yaml(data: bytes, source: str) -> Any:
 
 def load_accelerators(path: Path | None = None) -> dict[str, Any]:
     """The table of accelerators: the bundled one, or a file of the same layout."""
-    chosen = path or data_folder() / "accelerators.yaml"
+    chosen = path or data_folder("config") / "accelerators.yaml"
     table = parse_yaml(read_bounded(chosen, YAML_BYTES_MAX), chosen.name)
     if not isinstance(table, dict):
         raise PlanError(f"{chosen}: must map names to accelerators")
@@ -112,7 +106,7 @@ def load_accelerator(name: str, path: Path | None = None) -> Accelerator:
 
 
 def bundled_models() -> list[str]:
-    return sorted(path.stem for path in (data_folder() / "models").glob("*.json"))
+    return sorted(path.stem for path in (data_folder("config") / "models").glob("*.json"))
 
 
 def load_model(spec: str) -> ModelFiles:
@@ -145,7 +139,7 @@ def _from_folder(folder: Path) -> ModelFiles:
 
 def _bundled(spec: str) -> ModelFiles:
     wanted = normalised(spec.rsplit("/", 1)[-1])
-    folder = data_folder() / "models"
+    folder = data_folder("config") / "models"
     for stem in bundled_models():
         if normalised(stem) == wanted:
             config = parse_json(read_bounded(folder / f"{stem}.json", CONFIG_BYTES_MAX), f"{stem}.json")

@@ -59,7 +59,7 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for(self, pattern: str) -> str:
+    def read_until(self, pattern: str) -> str:
         """The first group of `pattern` in what the child prints. CommandError when it ends or is silent too long."""
         assert self._process.stdout is not None
         fd, deadline_s = self._process.stdout.fileno(), time.monotonic() + START_S

@@ -38,8 +38,8 @@ def run(arguments: Namespace) -> int:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     command = ["serve", "--host=127.0.0.1", "--port=0", "--admin-port=0", *options]
     with Child(command, environ | {"PENSTOCK_LOG__LEVEL": "error"}) as child:
-        public_url = readable(child.wait_for(r"^public +(\S+)$"))
-        admin_url = readable(child.wait_for(r"^admin +(\S+)$"))
+        public_url = readable(child.read_until(r"^public +(\S+)$"))
+        admin_url = readable(child.read_until(r"^admin +(\S+)$"))
         say(f"proxy on a SIMULATED engine ({arguments.profile}) at {public_url}, status page {admin_url}")
         try:
             asyncio.run(watch(arguments, public_url, admin_url))

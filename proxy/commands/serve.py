@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> int:
     model = engine_profile(arguments.profile).model
     options = [f"--{name}={getattr(arguments, name)}" for name in ("profile", "speed", "seed")]
     with Child(["simulate", "--port=0", *options]) as child:
-        url = child.wait_for(r"^simulated engine \S+ at (\S+)$")
+        url = child.read_until(r"^simulated engine \S+ at (\S+)$")
         overrides["upstreams"] = [{"name": "simulated", "url": url, "engine": "vllm", "models": [model]}]
         return _serve(arguments, overrides, settings_from(None, overrides), embedded=True)
 
