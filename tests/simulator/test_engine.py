@@ -35,7 +35,7 @@ def run(target: Engine, steps: int) -> list[StepResult]:
 def test_one_sequence_prefills_in_chunks_then_yields_one_token_a_step() -> None:
     target = engine()
     target.submit(1, prompt_tokens=40, output_tokens=3, now=0.0)
-    assert repr(target) == "Engine(small, running=0, waiting=1, BlockPool(0/10))" and target.busy
+    assert repr(target) == "Engine(small, running=0, waiting=1, BlockPool(0/10))"
     chunk, first, second, last = run(target, 4)
     assert (chunk.prefill_tokens, chunk.tokens, chunk.firsts) == (32, 0, [])
     assert (first.prefill_tokens, first.tokens, first.firsts) == (8, 1, [1])

@@ -141,8 +141,7 @@ class Simulator:
         if preamble := answer.preamble():
             await response.write(preamble)
         transport = request.transport
-        if transport is None:
-            return response
+        assert transport is not None, "a lost connection cancels its handler"
         cut = self.faults.next_cut()
         pieces = []
         for index, piece in enumerate(asked.pieces):
@@ -247,7 +246,7 @@ class Simulator:
                 raise RefusedError(400, "invalid_value", str(error)) from None
             engine.slowdown = self.faults.slowdown
             self.loop.abort_delay_s = self.faults.abort_delay_s
-            self.loop.stalled = self.faults.stall
+            self.loop.stall(self.faults.stall)
         state = {"running": engine.running, "waiting": engine.waiting, "aborted": engine.counters.aborted}
         return json_response({"faults": self.faults.state(), **state})
 
@@ -268,7 +267,9 @@ async def shaped_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return error_response(request, refusal)
     except web.HTTPException as error:
         code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(error.status, "invalid_request")
-        return error_response(request, RefusedError(error.status, code, error.reason))
+        answer = error_response(request, RefusedError(error.status, code, error.reason))
+        answer.headers.extend({name: value for name, value in error.headers.items() if name == "Allow"})
+        return answer
 
 
 async def name_itself(request: web.Request, response: web.StreamResponse) -> None:

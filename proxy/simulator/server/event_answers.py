@@ -40,7 +40,7 @@ class ResponsesAnswer:
             "item": self.item("in_progress", None),
         }
         part: dict[str, Any] = {"type": "response.content_part.added", **self.place, "part": self.part("")}
-        started = [
+        started: list[dict[str, Any]] = [
             {"type": f"response.{name}", "response": self.response(False)} for name in ("created", "in_progress")
         ]
         return self.numbered([*started, item, part], 0)
@@ -58,7 +58,7 @@ class ResponsesAnswer:
 
     def closing(self) -> bytes:
         text = text_of(self.piece.output_tokens)
-        events = [
+        events: list[dict[str, Any]] = [
             {"type": "response.output_text.done", **self.place, "text": text, "logprobs": []},
             {"type": "response.content_part.done", **self.place, "part": self.part(text)},
             {"type": "response.output_item.done", "output_index": 0, "item": self.item("completed", text)},

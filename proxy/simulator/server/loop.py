@@ -65,7 +65,7 @@ class Job:
 
 
 class EngineLoop:
-    """Owns the engine. `stalled` freezes it; `abort_delay_s` (wall) lets aborted work run on, as some engines do."""
+    """Owns the engine. `abort_delay_s` (wall) lets aborted work run on, as some engines do."""
 
     def __init__(self, engine: Engine, speed: float) -> None:
         if speed <= 0:
@@ -81,12 +81,8 @@ class EngineLoop:
         self._timer: asyncio.Handle | None = None
         self._due_s = 0.0
 
-    @property
-    def stalled(self) -> bool:
-        return self._stalled
-
-    @stalled.setter
-    def stalled(self, stalled: bool) -> None:
+    def stall(self, stalled: bool) -> None:
+        """Make no step while true; the tokens of the step under way still come."""
         self._stalled = stalled
         self._wake()
 
