@@ -233,8 +233,7 @@ class Dispatcher:
         """Pin an upstream's limit; None lets go. LookupError: no such upstream."""
         self._desk.begin(now)
         station = self._station(upstream)
-        station.held_seats = seats
-        self._desk.step(station.sizer.hold(seats, now))
+        self._desk.step(station.hold(seats, now))
         self._desk.pump_station(station, now)
         return self._desk.end()
 

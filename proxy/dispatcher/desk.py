@@ -95,7 +95,7 @@ class Desk:
     def judge(self, station: Station, ticket: Ticket, verdict: Verdict, now: float) -> None:
         """What an ending tells about its upstream."""
         if verdict.overload is not None:
-            self.step(station.sizer.overloaded(now, verdict.overload))
+            self.step(station.overloaded(verdict.overload, now))
         if not station.upstream.judge(ticket.id, verdict.works, now):
             return
         if station.upstream.breaker.state is BreakerState.CLOSED:

@@ -23,7 +23,7 @@ from proxy.admission.ledger import Ledger
 from proxy.dispatcher.config import UpstreamConfig
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.upstream import Upstream
-from proxy.types import Reading, Sample, Step, Telemetry, Ticket, Usage, Work
+from proxy.types import Failure, Reading, Sample, Step, Telemetry, Ticket, Usage, Work
 
 CHUNK_TOKENS = 2048  # prefill chunk of vLLM and SGLang by default
 ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
@@ -75,6 +75,7 @@ class Station:
         self.bound = MemoryBound()
         self.ledger = Ledger(None)
         self.sizer = AdaptiveBatchSizer(config.name, config.limit, config.target, now, config.shared_by)
+        self.seats = self.sizer.seats  # asked for many times per decision, so kept
         self.held_seats: int | None = None  # pinned by the operator
         self.leaving = False  # no longer configured; lives until it is empty
         self.permits: dict[int, Permit] = {}
@@ -93,10 +94,6 @@ class Station:
     @property
     def name(self) -> str:
         return self.config.name
-
-    @property
-    def seats(self) -> int:
-        return self.sizer.seats
 
     @property
     def load(self) -> float:
@@ -204,7 +201,16 @@ class Station:
 
     def observe(self, permit: Permit, sample: Sample, now: float) -> Step | None:
         """A success has been measured."""
-        return self.sizer.observe(sample, now) if permit.sizer is self.sizer else None
+        return self._moved(self.sizer.observe(sample, now)) if permit.sizer is self.sizer else None
+
+    def overloaded(self, failure: Failure, now: float) -> Step | None:
+        """The engine refused, timed out or reset."""
+        return self._moved(self.sizer.overloaded(now, failure))
+
+    def hold(self, seats: int | None, now: float) -> Step | None:
+        """Pin the limit; None lets go."""
+        self.held_seats = seats
+        return self._moved(self.sizer.hold(seats, now))
 
     def end(self, permit: Permit, usage: Usage | None, now: float, linger: bool) -> None:
         """The exchange is over: every count goes down together, or later if the engine lingers on it."""
@@ -246,6 +252,7 @@ class Station:
             self.ledger.calibrate(telemetry.kv_usage, telemetry.waiting or 0, now)
         steps = self.sizer.tick(self._tick_input(now, reading, queue_share, telemetry))
         self.ledger.factor = self.sizer.kv_factor
+        self.seats = self.sizer.seats
         self._prefilled_tokens = self._running_integral = 0.0
         self._ticked_s = self._running_at_s = now
         return steps
@@ -295,6 +302,12 @@ class Station:
         self.bound = resolve(None if planned is memory else memory, live, planned)
         self.ledger.capacity_tokens = self.bound.tokens
         self.sizer.set_ceiling(self.bound.seats)
+        self.seats = self.sizer.seats
+
+    def _moved(self, step: Step | None) -> Step | None:
+        if step is not None:
+            self.seats = self.sizer.seats
+        return step
 
     def _uncached_tokens(self, ticket: Ticket) -> int:
         if ticket.work is not Work.GENERATE:
