@@ -89,10 +89,11 @@ def _host(facts: HeadFacts, value: bytes) -> bool:
 def _authorization(facts: HeadFacts, value: bytes) -> bool:
     if facts.bearer is not None:
         raise invalid_header("authorization", "must appear once")
-    text = _text("authorization", value)
-    if text[:7] == "Bearer " or text[:7].lower() in ("bearer ", "bearer"):
-        text = text[7:].lstrip(" ")
-    facts.bearer = text.encode()
+    if not (value.isascii() and value.decode().isprintable()):
+        value = _text("authorization", value).encode()
+    if value[:7] == b"Bearer " or value[:7].lower() in (b"bearer ", b"bearer"):
+        value = value[7:]
+    facts.bearer = value.strip(b" ")
     return False
 
 
@@ -104,7 +105,7 @@ def _api_key(facts: HeadFacts, value: bytes) -> bool:
 
 
 def _content_length(facts: HeadFacts, value: bytes) -> bool:
-    digits = value.strip(b" \t")
+    digits = value if value.isdigit() else value.strip(b" \t")
     if facts.content_length is not None or not digits.isdigit() or len(digits) > 18:
         raise invalid_header("content-length", "must be one decimal number")
     facts.content_length = int(digits)
@@ -186,12 +187,12 @@ def _timeout_ms(facts: HeadFacts, value: bytes) -> bool:
 def _read_timeout(facts: HeadFacts, value: bytes) -> bool:
     """A hint that a client library adds by itself: a value that is no number is ignored, not refused."""
     try:
-        seconds = float(value)
+        seconds = int(value) if value.isdigit() and len(value) < 10 else float(value)
     except ValueError:
         _text("x-stainless-read-timeout", value)
         return True
     if seconds > 0:  # false for NaN
-        facts.timeout_s = min(seconds, TIMEOUT_S_MAX)
+        facts.timeout_s = seconds if seconds < TIMEOUT_S_MAX else TIMEOUT_S_MAX
     return True
 
 

@@ -22,6 +22,7 @@ from proxy.wire.routes import Route
 TAIL_BYTES = 32_768  # kept of the end: one usage object and the last events, with room for long ones
 HEAD_BYTES = 4_096  # kept of the beginning: Anthropic reports input tokens in the first event
 WINDOW_BYTES = 4_096  # looked at first
+LAST_BYTES = 64  # and here a short terminal event is usually found
 TOKENS_MAX = 1_000_000_000  # above this a count is an error, not a measurement
 
 _OUTPUT = re.compile(  # a non-empty piece of output in a chat or completion event
@@ -34,15 +35,12 @@ _RESPONSE_END = re.compile(
 )
 _MESSAGE_END = re.compile(rb'(?:^|[\r\n])(?:event: ?|data: ?\{"type": ?")message_stop')
 _ERROR = re.compile(rb'(?:^|[\r\n])(?:event: ?error[\r\n]|data: ?\{"(?:error": ?[{"]|type": ?"error"))')
-_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]|\{[^{}]*\})*\})')
+_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\})')
 
-_PROMPT_KEYS = ("prompt_tokens", "input_tokens")
-_OUTPUT_KEYS = ("completion_tokens", "output_tokens")
-_DETAIL_KEYS = ("prompt_tokens_details", "input_tokens_details")
-_ANTHROPIC_CACHE_KEYS = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_COUNT_KEYS = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamEnd:
     """`finished`: a finish mark or the terminal event came. `usage_problem`: why reported counts were not used."""
 
@@ -136,6 +134,8 @@ def _terminal(route: Route) -> re.Pattern[bytes]:
 
 
 def _ends(text: bytes, route: Route) -> bool:
+    if _terminal(route).search(text[-LAST_BYTES:]):
+        return True
     if route.terminal == b"[DONE]" and b"finish_reason" in text and _FINISH.search(text):
         return True
     return _terminal(route).search(text) is not None
@@ -161,7 +161,7 @@ def _last_usage(text: bytes, head: bytes) -> tuple[Usage | None, str | None]:
     for found in _usages(text):
         if not isinstance(found, dict):
             return None, "malformed"
-        if not found.keys().isdisjoint((*_PROMPT_KEYS, *_OUTPUT_KEYS)):
+        if not _COUNT_KEYS.isdisjoint(found):
             if "output_tokens" in found and "input_tokens" not in found:
                 early = [usage for usage in _usages(head) if isinstance(usage, dict) and "input_tokens" in usage]
                 found = early[0] | found if early else found
@@ -176,31 +176,35 @@ def usage_from_json(body_tail: bytes) -> Usage | None:
 
 def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
     """Counts of one usage object, or the reason why they cannot be used: `type`, `negative` or `range`."""
-    counts: dict[str, int] = {}
-    details = next((value for key in _DETAIL_KEYS if isinstance(value := found.get(key), dict)), {})
-    for key, value in (*found.items(), ("cached_tokens", details.get("cached_tokens"))):
-        if value is None or key not in _COUNT_KEYS:
-            continue
-        problem = _problem(value)
-        if problem is not None:
-            return None, problem
-        assert isinstance(value, int)
-        counts[key] = value
-    cached = counts.get("cached_tokens", 0)
-    prompt = counts.get("prompt_tokens", counts.get("input_tokens", 0))
-    if any(key in counts for key in _ANTHROPIC_CACHE_KEYS):
-        cached = counts.get("cache_read_input_tokens", 0)
-        prompt += sum(counts.get(key, 0) for key in _ANTHROPIC_CACHE_KEYS)
-    output = counts.get("completion_tokens", counts.get("output_tokens", 0))
-    return Usage(prompt, output, min(cached, prompt)), None
+    prompt = found.get("prompt_tokens")
+    output = found.get("completion_tokens")
+    details = found.get("prompt_tokens_details")
+    if prompt is None:
+        prompt = found.get("input_tokens")
+        details = found.get("input_tokens_details")
+    if output is None:
+        output = found.get("output_tokens")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    created: object = None
+    if "cache_read_input_tokens" in found or "cache_creation_input_tokens" in found:
+        cached, created = found.get("cache_read_input_tokens"), found.get("cache_creation_input_tokens")
+    counts: list[int] = []
+    for value in (prompt, output, cached, created):
+        if value.__class__ is int and 0 <= value <= TOKENS_MAX:  # type: ignore[operator]
+            counts.append(value)  # type: ignore[arg-type]
+        elif value is None:
+            counts.append(0)
+        else:
+            return None, _problem(value)
+    prompt_tokens, output_tokens, cached_tokens, created_tokens = counts
+    if "cache_read_input_tokens" in found or "cache_creation_input_tokens" in found:
+        prompt_tokens += cached_tokens + created_tokens
+    return Usage(prompt_tokens, output_tokens, min(cached_tokens, prompt_tokens)), None
 
 
-_COUNT_KEYS = frozenset((*_PROMPT_KEYS, *_OUTPUT_KEYS, *_ANTHROPIC_CACHE_KEYS, "cached_tokens"))
-
-
-def _problem(value: object) -> str | None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return "range" if isinstance(value, float) and value > TOKENS_MAX else "type"
+def _problem(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "type"
     if value < 0:
         return "negative"
-    return "range" if value > TOKENS_MAX else None
+    return "range" if value > TOKENS_MAX else "type"
