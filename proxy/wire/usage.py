@@ -53,12 +53,13 @@ class StreamEnd:
 class StreamTail:
     """The last bytes of one answer body."""
 
-    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_started")
+    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_started", "_watched")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
         self._head = b""
+        self._watched = False  # a terminal event can be longer than the tail: it repeats a whole response
         self._ended = False  # a terminal event began in what is no longer kept
         self._failed = False  # and it was that of a failed response
         self._started = False
@@ -75,8 +76,7 @@ class StreamTail:
         joined = b"".join(self._pieces)
         if not self._head:
             self._head = joined[:HEAD_BYTES]
-        # Only a Responses terminal event can be longer than the tail: it repeats the whole response.
-        if not self._ended and b"event: response." in joined and (match := _RESPONSE_END.search(joined)):
+        if self._watched and not self._ended and (match := _RESPONSE_END.search(joined)):
             self._ended, self._failed = True, match[1] is None
         self._pieces = [joined[-TAIL_BYTES:]]
         self._size = TAIL_BYTES
@@ -93,6 +93,7 @@ class StreamTail:
             return events
         if self._quiet or route.error_style == "anthropic" or route.stores or _OUTPUT.search(piece):
             self._started = True
+            self._watched = route.stores
             return events
         self._quiet = True
         return 0
@@ -190,8 +191,8 @@ def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
         cached, created = found.get("cache_read_input_tokens"), found.get("cache_creation_input_tokens")
     counts: list[int] = []
     for value in (prompt, output, cached, created):
-        if value.__class__ is int and 0 <= value <= TOKENS_MAX:  # type: ignore[operator]
-            counts.append(value)  # type: ignore[arg-type]
+        if value.__class__ is int and 0 <= value <= TOKENS_MAX:
+            counts.append(value)
         elif value is None:
             counts.append(0)
         else:
