@@ -20,6 +20,7 @@ from proxy.types import Usage, Work
 from proxy.wire.routes import Route
 
 TAIL_BYTES = 32_768  # kept of the end: one usage object and the last events, with room for long ones
+PIECES_BYTES_MAX = 65_536  # kept until it is cut down to the tail again
 HEAD_BYTES = 4_096  # kept of the beginning: Anthropic reports input tokens in the first event
 WINDOW_BYTES = 4_096  # looked at first
 LAST_BYTES = 64  # and here a short terminal event is usually found
@@ -69,7 +70,7 @@ class StreamTail:
         """One more piece of the body; amortised constant time, bounded memory."""
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size > 2 * TAIL_BYTES:
+        if self._size > PIECES_BYTES_MAX:
             self._trim()
 
     def _trim(self) -> None:
@@ -78,7 +79,8 @@ class StreamTail:
             self._head = joined[:HEAD_BYTES]
         if self._watched and not self._ended and (match := _RESPONSE_END.search(joined)):
             self._ended, self._failed = True, match[1] is None
-        self._pieces = [joined[-TAIL_BYTES:]]
+        # The byte before stands for what was cut: the tail must not look like the start of a line.
+        self._pieces = [b" ", joined[1 - TAIL_BYTES :]]
         self._size = TAIL_BYTES
 
     def count(self, piece: bytes, route: Route | None) -> int:
@@ -102,7 +104,8 @@ class StreamTail:
         """Whether the terminal event itself has come, after which nothing is due."""
         if route is None or not route.terminal:
             return False
-        return self._ended or _terminal(route).search(self._join()[-WINDOW_BYTES:]) is not None
+        tail = self._join()
+        return self._ended or _terminal(route).search(tail, max(0, len(tail) - WINDOW_BYTES)) is not None
 
     def verdict(self, route: Route | None, streamed: bool) -> StreamEnd:
         """The end of the body: of an event stream, or of one JSON document."""
@@ -112,15 +115,14 @@ class StreamTail:
         if not streamed:
             usage, problem = _last_usage(tail, self._head)
             return StreamEnd(True, False, usage, problem)
-        window = tail[-WINDOW_BYTES:]
-        if not (ends := _ends(window, route)) and len(tail) > len(window):
-            ends = _ends(tail, route)
-        error = b"error" in window and _ERROR.search(window) is not None
-        failed = self._failed or (
-            route.stores and (match := _RESPONSE_END.search(tail)) is not None and match[1] is None
-        )
-        usage, problem = _last_usage(tail if route.stores else window, self._head or tail[:HEAD_BYTES])
-        return StreamEnd(ends or self._ended, error or failed, usage, problem)
+        start = max(0, len(tail) - WINDOW_BYTES)
+        ends = self._ended or _ends(tail, start, route)
+        error = self._failed or (tail.find(b"error", start) >= 0 and _ERROR.search(tail, start) is not None)
+        if route.stores and not error:
+            match = _RESPONSE_END.search(tail)
+            error = match is not None and match[1] is None
+        usage, problem = _last_usage(tail if route.stores else tail[start:], self._head or tail[:HEAD_BYTES])
+        return StreamEnd(ends, error, usage, problem)
 
     def _join(self) -> bytes:
         if len(self._pieces) > 1:
@@ -134,12 +136,14 @@ def _terminal(route: Route) -> re.Pattern[bytes]:
     return _MESSAGE_END if route.error_style == "anthropic" else _DONE
 
 
-def _ends(text: bytes, route: Route) -> bool:
-    if _terminal(route).search(text[-LAST_BYTES:]):
+def _ends(tail: bytes, start: int, route: Route) -> bool:
+    """Looks near the end first: at the last event, then at the window, then everywhere. Positions instead of slices,
+    so that `^` means the start of the stream alone."""
+    terminal = _terminal(route)
+    if terminal.search(tail, max(0, len(tail) - LAST_BYTES)):
         return True
-    if route.terminal == b"[DONE]" and b"finish_reason" in text and _FINISH.search(text):
-        return True
-    return _terminal(route).search(text) is not None
+    marks = (terminal, _FINISH) if route.terminal == b"[DONE]" else (terminal,)
+    return any(mark.search(tail, position) for position in sorted({start, 0}, reverse=True) for mark in marks)
 
 
 def _usages(text: bytes) -> Iterator[object]:
