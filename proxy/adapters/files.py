@@ -20,6 +20,7 @@ from proxy.adapters.data import data_folder
 from proxy.planning.accelerators import Accelerator, find_accelerator, normalised
 from proxy.planning.capacity import CapacityPlan, PlanRequest, plan_capacity
 from proxy.planning.fields import Fields, PlanError
+from proxy.planning.reference_configs import disagreement, nearest, read_entries
 from proxy.planning.shapes import read_shape
 
 CONFIG_BYTES_MAX = 4 * 2**20  # the largest public config.json is below 1 MiB
@@ -27,6 +28,7 @@ INDEX_BYTES_MAX = 64 * 2**20  # an index of a thousand shards is about 20 MiB
 HEADER_BYTES_MAX = 100 * 10**6  # safetensors' own limit
 SHARDS_MAX = 2000
 YAML_BYTES_MAX = 8 * 2**20
+LOG_BYTES_MAX = 64 * 2**20
 PLAN_KEYS = (
     "model", "accelerator", "count", "tp", "pp", "dp", "kv_dtype", "weight_dtype", "fraction", "engine",
     "engine_version", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_gib", "weights_gib",
@@ -238,3 +240,54 @@ def plan_request(fields: Fields) -> PlanRequest:
         gpu_memory_gib=optional_number("gpu_memory_gib", 0.5, 4096),
         weights_gib=optional_number("weights_gib", 0.0, 4096),
     )
+
+
+def load_reference(folder: Path, plan: CapacityPlan, prompt: int, output: int, seats: int) -> dict[str, Any]:
+    """The nearest recipe of a TensorRT-LLM checkout, as JSON values: its entry, distance, batch and disagreement.
+
+    `folder` is the checkout or a folder below it that holds lookup.yaml. Raises PlanError when there is none.
+    """
+    lookup, root = _lookup(folder)
+    entries, warnings = read_entries(parse_yaml(read_bounded(lookup, YAML_BYTES_MAX), "lookup.yaml"))
+    shape, request = plan.shape, plan.request
+    match = nearest(entries, shape.name, shape.architecture, plan.card.name, request.count, prompt, output, seats)
+    if match is None:
+        here = f"{shape.name} on {request.count} x {plan.card.name}"
+        return {"entry": None, "reason": f"no entry for {here} among {len(entries)}", "warnings": warnings}
+    recipe = _recipe(root, match.entry.config_path)
+    batch = recipe.optional_integer("max_batch_size", high=2**20)
+    factor = disagreement(batch, seats) if batch else None
+    return {
+        "entry": match.entry.config_path,
+        "model": match.entry.model,
+        "matched_by": match.matched_by,
+        "isl": match.entry.prompt_tokens,
+        "osl": match.entry.output_tokens,
+        "concurrency": match.entry.concurrency,
+        "distance": round(match.distance, 3),
+        "validated": match.entry.validated or None,
+        "max_batch_size": batch,
+        "plan_seats": seats,
+        "disagreement": f"{factor:.1f}x: check both before use" if factor else None,
+        "warnings": warnings,
+    }
+
+
+def _lookup(folder: Path) -> tuple[Path, Path]:
+    """(lookup.yaml, root that config paths are relative to)."""
+    for below in ("examples/configs/database", "database", ""):
+        path = folder / below / "lookup.yaml"
+        if path.is_file():
+            return path, folder.resolve()
+    raise PlanError(f"{folder}: no lookup.yaml here nor under examples/configs/database")
+
+
+def _recipe(root: Path, config_path: str) -> Fields:
+    """The recipe's options, when its file lies below the root; nothing when it is absent."""
+    path = (root / config_path).resolve()
+    if not path.is_relative_to(root):
+        raise PlanError("lookup.yaml: config_path leaves the checkout")
+    if not path.is_file():
+        return Fields({}, config_path)
+    document = parse_yaml(read_bounded(path, YAML_BYTES_MAX), path.name)
+    return Fields(document if isinstance(document, dict) else {}, path.name)

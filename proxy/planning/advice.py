@@ -114,7 +114,7 @@ def _fit(plan: CapacityPlan) -> Advice | None:
 
 def _quantization(plan: CapacityPlan) -> Advice:
     """By parameters: below 10 B as is, to 70 B fp8, above fp8 with an fp8 cache, from 400 B 4 bit."""
-    size = plan.shape.parameters.total / BILLION
+    size = plan.shape.counted.total / BILLION
     sm, vendor = plan.card.sm, plan.card.vendor
     if vendor == "nvidia" and sm < AMPERE:
         reason = f"SM {sm / 10:g} has neither bf16 nor fp8"

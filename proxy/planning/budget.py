@@ -181,16 +181,17 @@ def _of_free(given: BudgetInput, lines: list[Line]) -> list[Line]:
 
 
 def trt_activation(given: BudgetInput) -> Line:
-    shape = given.shape
-    kind = "moe" if shape.parameters.experts else "llama" if "llama" in shape.architecture.lower() else "other"
+    shape, tokens = given.shape, given.batched_tokens
+    experts = shape.parameters.expert_count if shape.parameters else 0
+    kind = "moe" if experts else "llama" if "llama" in shape.architecture.lower() else "other"
     factor = TRT_ACTIVATION[kind][min(2, given.tp.bit_length() - 1)]
     width = shape.heads * max((group.k_dim for group in shape.groups), default=0) or shape.hidden
-    size = 2 * given.batched_tokens * width * factor
-    if shape.parameters.experts:
-        chosen = float(shape.parameters.chosen_share) * shape.parameters.expert_count**2
-        size += given.batched_tokens * width * chosen / MOE_SCALE_BLOCK * MOE_SCALE_BYTES
+    size = 2 * tokens * width * factor
+    if experts and shape.parameters:
+        chosen = float(shape.parameters.chosen_share) * experts
+        size += tokens * width * experts * chosen / MOE_SCALE_BLOCK * MOE_SCALE_BYTES
     total = max(int(size), TRT_LEAST_BYTES)
-    return minus("activations", total, total // 2, 2 * total, f"dry run at max_num_tokens {given.batched_tokens}")
+    return minus("activations", total, total // 2, 2 * total, f"dry run at max_num_tokens {tokens}")
 
 
 def _tensorrt(given: BudgetInput) -> list[Line]:

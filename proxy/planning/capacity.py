@@ -201,7 +201,7 @@ def checked_parallelism(shape: ModelShape, request: PlanRequest) -> int:
             f"tp {tp} x pp {request.pp} x dp {request.dp} = {tp * request.pp * request.dp}, but --count is"
             f" {request.count}; make them equal"
         )
-    if shape.heads % tp:
+    if shape.heads and shape.heads % tp:
         raise PlanError(f"--tp {tp} does not divide the {shape.heads} attention heads; use a divisor")
     if shape.kv_heads and shape.kv_heads % tp and tp % shape.kv_heads:
         raise PlanError(f"--tp {tp} neither divides nor is a multiple of the {shape.kv_heads} KV heads; use another")
@@ -251,9 +251,9 @@ def _weights_line(shape: ModelShape, request: PlanRequest, tp: int, disk_bytes: 
             f"config.json: quantization method {shape.weights.name!r} names no bit width; give --weights-gib, or point"
             " --model at a folder with the safetensors files"
         )
-    size = shape.parameters.weight_bytes(shape.weights) // ranks
+    size = shape.counted.weight_bytes(shape.weights) // ranks
     low, high = int(size * (1 - WEIGHT_SLACK_LOW)), int(size * (1 + WEIGHT_SLACK_HIGH))
-    note = f"{shape.parameters.total / 1e9:.2f} B parameters as {shape.weights.name} / {ranks} ranks"
+    note = f"{shape.counted.total / 1e9:.2f} B parameters as {shape.weights.name} / {ranks} ranks"
     return Line("weights", -size, Provenance.ESTIMATED, -low, -high, note)
 
 

@@ -98,7 +98,7 @@ class Fields:
     def checked_integer(self, name: str, value: object, low: int = 1, high: int = TOKENS_MAX) -> int:
         """`value` as a whole number in range; a whole float such as 80.0 passes, text and booleans do not."""
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not whole or not low <= float(value) <= high:  # type: ignore[arg-type]
+        if isinstance(value, bool) or not whole or not low <= value <= high:  # type: ignore[operator]
             raise PlanError(f"{self.source}: {name} must be a whole number from {low} to {high}, found {shown(value)}")
         return int(value)  # type: ignore[call-overload,no-any-return]
 

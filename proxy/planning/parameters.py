@@ -114,7 +114,7 @@ def _feed_kinds(model: Fields, layers: int) -> list[str]:
 def _block_letters(model: Fields) -> str:
     names = model.items("layers_block_type") or ()
     table = {"mlp": "-", "moe": "E"}
-    return "".join(table.get(str(name), "*") for name in names) if set(names) & set(table) else ""
+    return "".join(table.get(str(name), "*") for name in names) if set(map(str, names)) & set(table) else ""
 
 
 def _is_sparse(model: Fields, index: int) -> bool:

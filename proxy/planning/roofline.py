@@ -69,16 +69,16 @@ class Roofline:
 
     def decode(self, batch: int, context: int) -> Point:
         """One token for each of `batch` sequences of `context` tokens."""
-        read = self.shape.parameters.step_bytes(self.shape.weights, batch) / self.ranks
+        read = self.shape.counted.step_bytes(self.shape.weights, batch) / self.ranks
         return self._point(batch, batch, context, read + batch * self.kv_bytes * context, DECODE_EFFICIENCY)
 
     def prefill(self, tokens: int) -> Point:
         """One prompt of `tokens` tokens in one step; attention sees half of them on average."""
-        read = self.shape.parameters.step_bytes(self.shape.weights, tokens) / self.ranks
+        read = self.shape.counted.step_bytes(self.shape.weights, tokens) / self.ranks
         return self._point(1, tokens, tokens // 2, read + tokens * self.kv_bytes, PREFILL_EFFICIENCY)
 
     def _point(self, batch: int, tokens: int, context: int, moved: float, efficiency: float) -> Point:
-        flop = tokens * (2 * self.shape.parameters.active + self._attention_flop(context)) / self.ranks
+        flop = tokens * (2 * self.shape.counted.active + self._attention_flop(context)) / self.ranks
         memory_s = moved / (self.card.bandwidth_gb_s * 1e9)
         compute_s = flop / self.flops
         expected = max(memory_s / BANDWIDTH_EFFICIENCY, compute_s / efficiency)

@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.planning.fields import Fields, PlanError, shown
-from proxy.planning.geometry import DIM_MAX, LayerGroup, StateGroup, head_count, hidden_width, read_groups, read_state
+from proxy.planning.geometry import (
+    DIM_MAX,
+    HEAD_KEYS,
+    HIDDEN_KEYS,
+    LayerGroup,
+    StateGroup,
+    head_count,
+    hidden_width,
+    read_groups,
+    read_state,
+)
 from proxy.planning.layers import Kind, layer_kinds
 from proxy.planning.parameters import ParameterCount, count_parameters
 from proxy.planning.precision import WeightFormat, read_weight_format
@@ -26,7 +36,10 @@ ENCODER_TOKENS_DEFAULT = 512  # T5's training length; its relative positions set
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Counts are of the whole model, not of one rank. `draft_layers`: multi-token-prediction layers on offer."""
+    """Counts are of the whole model, not of one rank; 0 where the config does not tell and the cache needs it not.
+
+    `draft_layers`: multi-token-prediction layers on offer. `parameters`: None without hidden and head counts.
+    """
 
     name: str
     architecture: str
@@ -40,7 +53,7 @@ class ModelShape:
     state: StateGroup | None
     dtype: str
     weights: WeightFormat
-    parameters: ParameterCount
+    parameters: ParameterCount | None
     draft_layers: int = 0
 
     @property
@@ -56,6 +69,16 @@ class ModelShape:
     def kv_heads(self) -> int:
         """The fewest KV heads of any layer: how far tensor parallelism can split the cache. 0: latent attention."""
         return min((group.kv_heads for group in self.groups if group.kv_heads), default=0)
+
+    @property
+    def counted(self) -> ParameterCount:
+        """The parameters. Raises PlanError when the config does not tell enough to count them."""
+        if self.parameters is None:
+            raise PlanError(
+                "config.json: hidden_size, num_attention_heads or vocab_size is missing, so weights cannot be counted;"
+                " add it, or give --weights-gib and no latency target"
+            )
+        return self.parameters
 
     def with_draft(self, layers: int) -> ModelShape:
         """The shape with `layers` further full layers, as a multi-token-prediction draft adds them."""
@@ -80,21 +103,23 @@ def read_shape(config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = No
     weights, dtype = read_weight_format(model, Fields(sidecar, "hf_quant_config.json") if sidecar else None)
     groups = read_groups(model, kinds) + _encoder_groups(model, kinds)
     state = read_state(model, kinds.count(Kind.RECURRENT))
-    vocabulary = model.integer("vocab_size", high=2**26)
+    hidden = hidden_width(model) if model.has(*HIDDEN_KEYS) else 0
+    vocabulary = model.integer("vocab_size", low=0, high=2**26, default=0)
+    countable = hidden and vocabulary and model.has(*HEAD_KEYS)
     return ModelShape(
         name=name or top.text("_name_or_path", "model_type", default="model"),
         architecture=_architecture(top),
         layers=layers,
-        hidden=hidden_width(model),
-        heads=head_count(model),
-        intermediate=model.integer(*FEED_KEYS, high=DIM_MAX, default=4 * hidden_width(model)),
+        hidden=hidden,
+        heads=head_count(model) if model.has(*HEAD_KEYS) else 0,
+        intermediate=model.integer(*FEED_KEYS, low=0, high=DIM_MAX, default=4 * hidden),
         vocabulary=vocabulary,
         context_tokens=model.optional_integer(*CONTEXT_KEYS),
         groups=groups,
         state=state,
         dtype=dtype,
         weights=weights,
-        parameters=count_parameters(model, groups, state, layers, vocabulary),
+        parameters=count_parameters(model, groups, state, layers, vocabulary) if countable else None,
         draft_layers=model.integer("num_nextn_predict_layers", "mtp_num_hidden_layers", low=0, high=64, default=0),
     )
 

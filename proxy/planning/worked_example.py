@@ -104,5 +104,37 @@ DIFFERENCES = (
     "TensorRT-LLM takes its fraction of the memory that is FREE after weights and activations, not of the total:"
     " (total - weights - activations) x 0.85 leaves more than total x 0.85 - weights - activations",
     "an 80 GB H100 gives a process 79.2 GiB = 85.0e9 bytes, more than the 80e9 of the budget in GB",
-    "embeddings and the output head stay at 16 bit in an fp8 checkpoint, so a rank holds 16.9 GiB, not 17.5 GB",
+    "embeddings and the output head stay at 16 bit in an fp8 checkpoint, so a rank holds 16.9 GiB (18.2 GB), not 17.5 GB",
 )
+
+
+# A public measurement on a T4 with Llama-2-7B AWQ: ridge, and decode intensity by batch, as the document states them.
+T4_RIDGE, T4_QUOTED = 203.0, {1: (3.0, 3.0), 8: (15.0, 24.0)}
+T4_CONTEXTS = (128, 512, 1024)
+T4_EXPLANATION = (
+    "ridge = 65e12 FLOP/s / 320e9 B/s = 203 FLOP/byte",
+    "at batch 1 a step reads all 4-bit weights (3.9 GB, not 50 MB) for 2 FLOP per parameter: 2 / 0.52 = 3.8 at most,"
+    " about 3 with the 16-bit head and the cache",
+    "at batch 8 the weights are read once for eight tokens, but each sequence reads its own cache"
+    " (524,288 B per token): the longer the contexts, the less intensity grows",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IntensityCheck:
+    """Decode intensity in FLOP per byte at one batch and context, beside the range that the document gives."""
+
+    batch: int
+    context: int
+    computed: float
+    low: float
+    high: float
+
+
+def t4_intensities(intensity: Callable[[int, int], float]) -> list[IntensityCheck]:
+    """`intensity(batch, context)` of the roofline, at each context that the document's chat workload may hold."""
+    return [
+        IntensityCheck(batch, context, intensity(batch, context), *T4_QUOTED[batch])
+        for batch in T4_QUOTED
+        for context in T4_CONTEXTS
+    ]
