@@ -30,6 +30,7 @@ from proxy.adapters.tenant_counters import OTHER, TenantCounters
 from proxy.types import Outcome, Step
 
 MODELS_MAX = 1000
+RELOAD_RESULTS = ("applied", "invalid")
 ATTEMPTS_MAX = 5  # SDKs retry twice by default; beyond this a label tells nothing more
 
 _MC = ("model", "class")
@@ -161,7 +162,9 @@ class Metrics:
         self._totals: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._lag = self._histograms[LOOP_LAG.name].at()
         for family in (PRIORITY_CLAMPED, PRIORITY_UNKNOWN, LOG_DROPPED):
-            self._counters[family.name].at()  # a counter without labels is 0 from the start, not absent
+            self._counters[family.name].at()  # 0 from the start, not absent: a first 1 would be no increase
+        for result in RELOAD_RESULTS:
+            self._counters[RELOADS.name].at(result)
 
     def models_served(self, models: Iterable[str]) -> None:
         """Models that upstreams serve: only these become label values, the first 1000 of them."""
@@ -219,7 +222,7 @@ class Metrics:
         self._lag.observe(seconds)
 
     def config_reload(self, result: str) -> None:
-        """`result` is a word of a closed set: `applied`, `invalid`."""
+        """`result` is one of `RELOAD_RESULTS`."""
         self._add(RELOADS, 1, result)
 
     def log_dropped(self, lines: int) -> None:

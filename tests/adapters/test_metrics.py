@@ -146,7 +146,7 @@ def test_events_beside_requests() -> None:
         (m.ITL, {("vllm-0",): 100}),
         (m.ENGINE_TTFT, {("vllm-0",): 1}),
         (m.LOOP_LAG, {(): 1}),
-        (m.RELOADS, {("applied",): 1}),
+        (m.RELOADS, {("applied",): 1, ("invalid",): 0}),
         (m.LOG_DROPPED, {(): 3}),
     ]
     for family, counted in expected:
