@@ -1,0 +1,395 @@
+"""One request and its exchange with an upstream: granted -> connected -> head held -> relayed -> ended, exactly once.
+
+The answer's head is held until its first body byte, so that a failure before it can still be retried or told as a
+status. From then on bytes pass as they come; the stamps for TTFT and inter-token gaps are taken when they are read
+from the upstream, so a slow client never looks like a slow engine. Every way out goes through `_over`, which gives
+the permit back and writes the record.
+"""
+
+from __future__ import annotations
+
+from proxy.adapters.gate import Lane
+from proxy.adapters.inbound import Inbound
+from proxy.adapters.records import RequestRecord
+from proxy.adapters.relay import Relay, Sink
+from proxy.adapters.upstream_pool import UpstreamConnection
+from proxy.types import Failure, Outcome, Phase, Refuse, Ticket
+from proxy.wire.errors import BadAnswer
+from proxy.wire.headers import forward_head
+from proxy.wire.usage import StreamEnd, StreamTail
+
+# A stream that has sent its finish mark and then stays open is ended after this long.
+LINGER_S = 0.7
+HELD_ANSWER_MAX_BYTES = 64 * 1024
+WAITING = b": waiting\n\n"
+SHED_STATUSES = frozenset({429, 503})
+
+
+class Exchange:
+    """The ticket's client. Created when the body has been read, gone when the last byte has been relayed."""
+
+    __slots__ = (
+        "answer_headers",
+        "early", "begun", "connection", "ended", "events", "granted_s", "head_seen", "held", "inbound",
+        "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "status", "streamed",
+        "tail", "ticket", "ttft_s", "upload_started",
+    )  # fmt: skip
+
+    def __init__(self, relay: Relay, sink: Sink, inbound: Inbound, ticket: Ticket) -> None:
+        self.relay, self.sink, self.inbound, self.ticket = relay, sink, inbound, ticket
+        ticket.client = self
+        self.lane: Lane | None = None
+        self.connection: UpstreamConnection | None = None
+        self.reused = self.begun = self.ended = self.paused = self.head_seen = self.streamed = False
+        self.upload_started = self.early = False
+        self.granted_s = self.last_read_s = self.last_token_s = 0.0
+        self.ttft_s: float | None = None
+        self.status = 0
+        self.reason = b""
+        self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
+        self.events = 0
+        self.tail = StreamTail()
+
+    def __repr__(self) -> str:
+        return f"Exchange({self.inbound.request_id} {self.ticket.state.value} at {self.ticket.upstream or '-'})"
+
+    # ---- the permit ----
+    def granted(self, upstream: str) -> None:
+        gate = self.relay.gate
+        lane = self.lane = gate.lanes[upstream]
+        now = self.granted_s = self.last_read_s = gate.clock()
+        if not self.ticket.tried:
+            gate.metrics.queue_left(self.inbound.class_name, "dispatched", now - self.ticket.arrived_s)
+        self.head_seen = self.upload_started = False
+        self.held = None
+        lane.running.add(self)
+        lane.pool.acquire(self, fresh=bool(self.ticket.tried))
+
+    def refused(self, refusal: Refuse) -> None:
+        outcome = refusal.outcome
+        now = self.relay.gate.clock()
+        if not self.granted_s:
+            self.relay.gate.metrics.queue_left(self.inbound.class_name, outcome.value, now - self.ticket.arrived_s)
+        if outcome is Outcome.UPSTREAM_STATUS and self.held is not None:
+            body, self.held = b"".join(self.held), None
+            if self._begin(body):
+                self.sink.end()
+                self._over(outcome, self.status)
+                return
+        if self.early:
+            self.sink.cut(outcome)
+            self._over(outcome, 200)
+            return
+        self._over(outcome, self.sink.refuse(self.inbound, refusal))
+
+    def keep_waiting(self, now: float) -> None:
+        """While a stream is queued, a comment every `queue.keepalive_s` keeps what is in between from giving up."""
+        every_s = self.relay.keepalive_s
+        due = now - max(self.ticket.arrived_s, self.last_read_s) >= every_s > 0
+        if self.granted_s or not due or not self.inbound.streaming:
+            return
+        self.last_read_s = now
+        if self.early:
+            self.sink.relay(WAITING)
+            return
+        self.early = True
+        head, facts = self.relay.writer.head(
+            200, b"OK", [(b"content-type", b"text/event-stream")], self._extra(), chunked=not self.sink.http10
+        )
+        self.sink.begin(head, facts.chunked, WAITING)
+
+    # ---- the upstream's side ----
+    def connected(self, connection: UpstreamConnection, reused: bool) -> None:
+        if self.ended or self.lane is None:
+            connection.pool.give_back(connection)  # the client left while it was being opened; nothing was sent
+            return
+        self.connection, self.reused, self.upload_started = connection, reused, True
+        inbound, lane = self.inbound, self.lane
+        body = inbound.body_for(lane.keeps_priority)
+        length = sum(map(len, body)) if inbound.complete else inbound.declared_bytes
+        assert inbound.head is not None
+        head = forward_head(
+            inbound.method, lane.base_path + inbound.target, inbound.head, lane.lines, length, inbound.request_id,
+            inbound.client_ip,
+        )  # fmt: skip
+        if length is None:
+            body = [_chunk(piece) for piece in body]
+        connection.send(self, [head, *body])
+
+    def connect_failed(self, reason: str, timed_out: bool) -> None:
+        if not self.ended:
+            self._failed(Failure.CONNECT)
+
+    def upload(self, piece: bytes, last: bool) -> None:
+        """One more piece of a body that is streamed through; before the permit it waits in `inbound.body`."""
+        if self.connection is None or not self.upload_started:
+            return
+        if self.inbound.declared_bytes is None:
+            piece = (_chunk(piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
+        if piece:
+            self.connection.write(piece)
+
+    def upload_paused(self, paused: bool) -> None:
+        if not self.inbound.complete:
+            self.sink.set_reading(not paused)
+
+    def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.head_seen = True
+        self.status, self.reason, self.answer_headers = status, reason, headers
+        self.last_read_s = self.relay.gate.clock()
+        if status in SHED_STATUSES and self.ticket.retryable:
+            self.held = []
+
+    def answer_body(self, pieces: list[bytes]) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self.held is not None:
+            self.held.append(data)
+            if sum(map(len, self.held)) <= HELD_ANSWER_MAX_BYTES:
+                return
+            data, self.held = b"".join(self.held), None
+        now = self.last_read_s = self.relay.gate.clock()
+        if self.streamed or not self.begun:
+            self._count(data, now)
+        self.tail.add(data)
+        if self.begun:
+            self.sink.relay(data)
+        elif not self._begin(data):
+            self._drop_connection()
+            self._failed(Failure.RESET)
+
+    def _count(self, data: bytes, now: float) -> None:
+        """Signals of a stream: the first token, then gaps and events. Non-streams only get their TTFT."""
+        if not self.begun:
+            self.ttft_s = now
+            if not self.inbound.streaming:
+                return
+            self.streamed = True
+        events = self.tail.count(data, self.inbound.route)
+        if not events:
+            return
+        if self.last_token_s:
+            lane = self.lane
+            assert lane is not None
+            lane.gap_s += now - self.last_token_s
+            lane.events += events
+        elif not self.events:
+            self.relay.gate.first_token(self.ticket, now)
+        self.events += events
+        self.last_token_s = now
+
+    def _begin(self, first: bytes) -> bool:
+        """Send the held head with the first bytes: from here on there is no second try. False: it cannot be sent."""
+        inbound = self.inbound
+        now = self.relay.gate.clock()
+        try:
+            head, facts = self.relay.writer.head(
+                self.status, self.reason, self.answer_headers, self._extra(), chunked=not self.sink.http10
+            )
+        except BadAnswer:
+            return False
+        if self.early and not (self.status == 200 and facts.event_stream):
+            return False
+        if self.ttft_s is None:
+            self.ttft_s = now
+        self.begun = True
+        self.streamed = self.streamed and facts.event_stream and not facts.encoded
+        self.inbound.drop_body(self.relay.gate.dispatcher)
+        if self.early:
+            self.sink.relay(first)
+        else:
+            self.sink.begin(head, facts.chunked, first)
+        if facts.content_length is None and not facts.chunked:
+            inbound.keep_alive = False
+        return True
+
+    def _extra(self) -> bytes:
+        """The header lines that are ours."""
+        inbound = self.inbound
+        identity = inbound.request_id.encode("ascii")
+        waited_ms = ((self.granted_s or self.relay.gate.clock()) - self.ticket.arrived_s) * 1000
+        lines = (
+            b"x-request-id: %b\r\nrequest-id: %b\r\nx-penstock-class: %b\r\nx-penstock-queue-ms: %.1f\r\n"
+            b"x-penstock-upstream: %b\r\n"
+            % (identity, identity, inbound.class_name.encode(), waited_ms, self.ticket.upstream.encode())
+        )
+        if not inbound.keep_alive:
+            return lines + b"connection: close\r\n"
+        return lines + b"connection: keep-alive\r\n" if self.sink.http10 else lines
+
+    def answer_end(self) -> None:
+        self.connection = None
+        if self.held is not None:
+            self._failed(Failure.SHED)
+            return
+        if not self.begun and not self._begin(b""):
+            self._failed(Failure.RESET)
+            return
+        end = self.tail.verdict(self.inbound.route, self.streamed)
+        if self.status >= 400:
+            self._end_answer(Outcome.UPSTREAM_STATUS, end)
+        elif self.streamed and self._must_finish() and (end.error or not end.finished):
+            self._broken(Outcome.UPSTREAM_ERROR, end, seen=end.error)
+        else:
+            self._end_answer(Outcome.SUCCESS, end)
+
+    def _must_finish(self) -> bool:
+        route = self.inbound.route
+        return route is not None and bool(route.terminal)
+
+    def _end_answer(self, outcome: Outcome, end: StreamEnd) -> None:
+        self.sink.end()
+        self._over(outcome, self.status, end)
+
+    def _broken(self, outcome: Outcome, end: StreamEnd | None = None, seen: bool = False) -> None:
+        """The answer cannot be completed: an error event unless the upstream sent its own, then the cut."""
+        self.sink.cut(None if seen or not self.streamed else outcome)
+        self._over(outcome, self.status, end)
+
+    def lost(self, reason: str) -> None:
+        self.connection = None
+        if not self.begun:
+            untouched = self.reused and not self.head_seen
+            self._failed(Failure.STALE if untouched else Failure.RESET)
+            return
+        end = self.tail.verdict(self.inbound.route, self.streamed)
+        if self.streamed and end.finished and not end.error:
+            self._end_answer(Outcome.SUCCESS, end)
+        else:
+            self._broken(Outcome.UPSTREAM_ERROR, end)
+
+    def _failed(self, failure: Failure) -> None:
+        """One try is over with nothing sent to the client; the dispatcher says what comes next."""
+        if self.lane is not None:
+            self.lane.running.discard(self)
+            self.lane = None
+        self.connection = None
+        self.relay.gate.failed(self.ticket, failure)
+
+    # ---- time ----
+    def sweep(self, now: float) -> None:
+        """Called twice a second while running: caps on silence, and streams that are over but stay open."""
+        caps = self.relay.caps(self.ticket.upstream)
+        quiet_s = now - self.last_read_s
+        if self.paused or not self.inbound.complete:
+            return
+        if self.streamed and quiet_s > LINGER_S and self.events:
+            end = self.tail.verdict(self.inbound.route, True)
+            if end.finished and self._must_finish() and self.tail.closed(self.inbound.route):
+                self._drop_connection()
+                self._end_answer(Outcome.SUCCESS, end)
+                return
+        if self.begun:
+            cap_s = caps.itl_s if self.streamed else caps.response_s
+        else:
+            cap_s = caps.ttft_s if self.inbound.streaming else caps.response_s
+        if quiet_s > cap_s:
+            self._drop_connection()
+            if self.begun:
+                self._broken(Outcome.UPSTREAM_TIMEOUT)
+            else:
+                self._failed(Failure.TIMEOUT)
+
+    def tokens_so_far(self) -> int:
+        lane = self.lane
+        return round(self.events * lane.tokens_per_event) if lane is not None else 0
+
+    # ---- the client's side ----
+    def client_paused(self, paused: bool) -> None:
+        """A slow reader holds the upstream back; the next gap is ours, not the engine's."""
+        self.paused = paused
+        if self.connection is not None:
+            self.connection.set_reading(not paused)
+        if not paused:
+            self.last_read_s = self.relay.gate.clock()
+            self.last_token_s = 0.0
+
+    def client_left(self, outcome: Outcome = Outcome.CLIENT_GONE) -> None:
+        """The client is gone or stalled: free the seat, close the upstream exchange, record when that was done."""
+        if self.ended:
+            return
+        now = self.relay.gate.clock()
+        connection, self.connection = self.connection, None
+        phase = Phase.STREAMING if self.begun else Phase.WAITING if self.granted_s else Phase.QUEUED
+        record = self._close(outcome, 499, phase)
+        self.relay.gate.cancelled(self.ticket)
+        if connection is None:
+            self.relay.record(record)
+            return
+
+        def closed() -> None:
+            record.abort_s = self.relay.gate.clock() - now
+            self.relay.record(record)
+
+        connection.abandon(closed)
+
+    def _drop_connection(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+
+    def expel(self) -> None:
+        """The proxy itself ends: an error event and the cut where the answer has begun, else the refusal."""
+        self._drop_connection()
+        if self.begun or self.early:
+            self._broken(Outcome.SHUTTING_DOWN)
+        else:
+            self._over(
+                Outcome.SHUTTING_DOWN, self.sink.refuse(self.inbound, Refuse(self.ticket, Outcome.SHUTTING_DOWN))
+            )
+
+    # ---- the end ----
+    def _over(self, outcome: Outcome, status: int, end: StreamEnd | None = None) -> None:
+        """The one way out of a request that was not left by its client."""
+        running = self.lane is not None
+        record = self._close(outcome, status, None, end)
+        gate = self.relay.gate
+        if running:
+            last_token_s = self.last_token_s or None
+            gate.finished(self.ticket, outcome, end.usage if end else None, last_token_s, self.status)
+        self.relay.record(record)
+        self.sink.over()
+
+    def _close(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None = None) -> RequestRecord:
+        self.ended = True
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.running.discard(self)
+            if self.streamed and end is not None and end.usage is not None and outcome is Outcome.SUCCESS:
+                lane.calibrate(end.usage.completion_tokens, self.events)
+        self.inbound.drop_body(self.relay.gate.dispatcher)
+        return self._record(outcome, status, phase, end)
+
+    def _record(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None) -> RequestRecord:
+        now = self.relay.gate.clock()
+        inbound, ticket = self.inbound, self.ticket
+        record = inbound.record(outcome, status, now, phase)
+        record.upstream = ticket.upstream
+        record.retries = len(ticket.tried)
+        record.queue_s = (self.granted_s or now) - ticket.arrived_s
+        usage = end.usage if end is not None else None
+        tokens = usage.completion_tokens if usage is not None else self.events
+        record.prompt_tokens = usage.prompt_tokens if usage is not None else ticket.estimate.prompt_tokens
+        record.output_tokens = tokens
+        if usage is not None:
+            record.cached_tokens = usage.cached_tokens
+        if end is not None and end.usage_problem is not None:
+            record.usage_problem = end.usage_problem
+        if self.ttft_s is not None:
+            record.ttft_s = self.ttft_s - inbound.received_s
+            record.engine_ttft_s = (ticket.first_token_s or self.ttft_s) - self.granted_s
+        if tokens > 1:
+            first_s = ticket.first_token_s if self.streamed else None
+            span_s = self.last_token_s - first_s if first_s and self.last_token_s else now - self.granted_s
+            record.tpot_s = max(0.0, span_s) / (tokens - 1 if first_s else tokens)
+        record.good = outcome is Outcome.SUCCESS and self._in_time(record)
+        return record
+
+    def _in_time(self, record: RequestRecord) -> bool:
+        caps = self.relay.caps(self.ticket.upstream)
+        in_time = record.engine_ttft_s is None or not self.streamed or record.engine_ttft_s <= caps.good_ttft_s
+        return in_time and (record.tpot_s is None or record.tpot_s <= caps.good_tpot_s)
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)

@@ -1,0 +1,216 @@
+"""The async shell of the dispatcher: feeds it events with the time, performs its decisions, counts what it needs.
+
+A `Waiter` (the ticket's `client`) hears `granted` or `refused`; what it does then may raise further events, which are
+performed after the decisions at hand, never inside them. Each upstream has a `Lane`: the running exchanges and the
+sums of inter-token gaps that become one `Reading` per tick. Nothing here runs per token but two additions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from proxy.adapters.metrics import Metrics
+from proxy.adapters.upstream_pool import UpstreamPool
+from proxy.dispatcher import Dispatcher
+from proxy.types import Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
+
+TICK_S = 0.5
+EXPIRE_S = 0.05
+TOKENS_PER_EVENT_GAIN = 0.05
+
+
+class Waiter(Protocol):
+    """The side of a request that waits for its permit."""
+
+    def granted(self, upstream: str) -> None: ...
+    def refused(self, refusal: Refuse) -> None: ...
+
+
+class Running(Protocol):
+    """What a tick and a sweep need from a running exchange."""
+
+    ticket: Ticket
+
+    def tokens_so_far(self) -> int: ...
+    def sweep(self, now: float) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One upstream as the data path sees it: its connections, what goes into each request head, live counts."""
+
+    name: str
+    pool: UpstreamPool
+    lines: bytes  # header lines that every request to it carries: Host, its own key
+    base_path: bytes = b""  # path of the configured URL, put before the route
+    keeps_priority: bool = False  # the engine reads a body `priority` with our polarity
+    running: set[Running] = field(default_factory=set)
+    gap_s: float = 0.0
+    events: int = 0
+    tokens_per_event: float = 1.0  # speculative decoding and coalescing put several tokens into one event
+
+    def calibrate(self, tokens: int, events: int) -> None:
+        """Learn from one finished stream with `usage` how many tokens an event carries."""
+        if events >= 8:
+            ratio = min(max(tokens / events, 0.5), 64.0)
+            self.tokens_per_event += TOKENS_PER_EVENT_GAIN * (ratio - self.tokens_per_event)
+
+    def reading(self) -> Reading:
+        """Sums since the last call, which start at zero again."""
+        gap_s, events = self.gap_s, self.events
+        self.gap_s, self.events = 0.0, 0
+        progress = tuple((exchange.ticket, exchange.tokens_so_far()) for exchange in self.running)
+        return Reading(gap_s=gap_s, tokens=events * self.tokens_per_event, progress=progress)
+
+
+class Gate:
+    """Dispatcher plus clock. All methods run on the loop's thread."""
+
+    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self.dispatcher = dispatcher
+        self.metrics = metrics
+        self.clock = clock
+        self.lanes: dict[str, Lane] = {}
+        self._pending: deque[Decisions] = deque()
+        self._performing = False
+
+    # ---- events of a request's life ----
+    def submit(self, ticket: Ticket) -> None:
+        self._perform(self.dispatcher.arrived(ticket, self.clock()))
+
+    def first_token(self, ticket: Ticket, now: float) -> None:
+        self._perform(self.dispatcher.first_token(ticket, now))
+
+    def finished(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        usage: Usage | None,
+        last_token_s: float | None = None,
+        status: int = 0,
+    ) -> None:
+        now = self.clock()
+        self._perform(self.dispatcher.finished(ticket, outcome, usage, now, last_token_s=last_token_s, status=status))
+
+    def failed(self, ticket: Ticket, failure: Failure) -> None:
+        if failure in (Failure.CONNECT, Failure.SHED, Failure.STALE):
+            self.metrics.retry(ticket.upstream, failure.value)
+        self._perform(self.dispatcher.failed(ticket, failure, self.clock()))
+
+    def cancelled(self, ticket: Ticket) -> None:
+        self._perform(self.dispatcher.cancelled(ticket, self.clock()))
+
+    def aborted(self, ticket: Ticket) -> None:
+        self._perform(self.dispatcher.aborted(ticket, self.clock()))
+
+    # ---- decisions ----
+    def perform(self, decisions: Decisions) -> None:
+        """Do what an event raised elsewhere (reload, drain, operator) decided."""
+        self._perform(decisions)
+
+    def _perform(self, decisions: Decisions) -> None:
+        if not (decisions.dispatches or decisions.refusals or decisions.steps):
+            return
+        self._pending.append(decisions)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._pending:
+                self._perform_one(self._pending.popleft())
+        finally:
+            self._performing = False
+
+    def _perform_one(self, decisions: Decisions) -> None:
+        for step in decisions.steps:
+            self.metrics.limit_changed(step)
+        for dispatch in decisions.dispatches:
+            self._grant(dispatch)
+        for refusal in decisions.refusals:
+            cast(Waiter, refusal.ticket.client).refused(refusal)
+
+    def _grant(self, dispatch: Dispatch) -> None:
+        cast(Waiter, dispatch.ticket.client).granted(dispatch.upstream)
+
+    # ---- time ----
+    def tick(self) -> None:
+        """Once per `TICK_S`: hand over what was measured."""
+        readings = {name: lane.reading() for name, lane in self.lanes.items()}
+        for name, reading in readings.items():
+            if reading.tokens:
+                self.metrics.inter_token(name, reading.gap_s, reading.tokens)
+        self._perform(self.dispatcher.tick(self.clock(), readings))
+
+    def expire(self) -> None:
+        self._perform(self.dispatcher.expire(self.clock()))
+
+    def sweep(self) -> None:
+        """Silent upstreams, ended streams whose connection stays open, idle connections."""
+        now = self.clock()
+        for lane in self.lanes.values():
+            for exchange in tuple(lane.running):
+                exchange.sweep(now)
+            lane.pool.sweep(now)
+
+    async def run(self) -> None:
+        """Drive `expire`, `tick` and `sweep` until cancelled, and measure how late the loop runs."""
+        loop = asyncio.get_running_loop()
+        due = next_tick = loop.time() + EXPIRE_S
+        while True:
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            now = loop.time()
+            self.metrics.loop_lag(max(0.0, now - due))
+            self.expire()
+            if now >= next_tick:
+                self.tick()
+                self.sweep()
+                next_tick = now + TICK_S
+            due = max(due + EXPIRE_S, now)
+
+
+class Bypass(Gate):
+    """The gate of routes that take no seat, such as /tokenize: any usable upstream of the model, no accounting."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate.dispatcher, gate.metrics, gate.clock)
+        self.lanes = gate.lanes
+
+    def submit(self, ticket: Ticket) -> None:
+        upstream = self.dispatcher.any_upstream(ticket.model, ticket.tried)
+        if upstream is None:
+            cast(Waiter, ticket.client).refused(Refuse(ticket, Outcome.NO_UPSTREAM, 1.0))
+            return
+        ticket.upstream = upstream
+        cast(Waiter, ticket.client).granted(upstream)
+
+    def first_token(self, ticket: Ticket, now: float) -> None:
+        """No signal."""
+
+    def finished(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        usage: Usage | None,
+        last_token_s: float | None = None,
+        status: int = 0,
+    ) -> None:
+        """No permit to give back."""
+
+    def failed(self, ticket: Ticket, failure: Failure) -> None:
+        """Another upstream, where nothing was sent and one is left."""
+        ticket.tried = (*ticket.tried, ticket.upstream)
+        if failure is Failure.CONNECT and self.dispatcher.any_upstream(ticket.model, ticket.tried) is not None:
+            self.metrics.retry(ticket.upstream, failure.value)
+            self.submit(ticket)
+            return
+        outcome = Outcome.UPSTREAM_TIMEOUT if failure is Failure.TIMEOUT else Outcome.UPSTREAM_ERROR
+        if failure is Failure.SHED:
+            outcome = Outcome.UPSTREAM_STATUS
+        cast(Waiter, ticket.client).refused(Refuse(ticket, outcome))
+
+    def cancelled(self, ticket: Ticket) -> None:
+        """Nothing is held."""

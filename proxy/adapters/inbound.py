@@ -1,0 +1,104 @@
+"""A request as the public listener has read it: head facts, body pieces as they came, what was decided from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.adapters.records import RequestRecord
+from proxy.types import Outcome, Phase
+from proxy.wire.errors import ErrorStyle
+from proxy.wire.facts import PrioritySpan, strip_priority
+from proxy.wire.headers import HeadFacts
+from proxy.wire.multipart import MultipartScanner
+from proxy.wire.priority import TenantRule
+from proxy.wire.routes import Route
+from proxy.wire.scan import BodyScanner
+
+
+class ByteAccount(Protocol):
+    """Bytes of waiting bodies, per tenant and in total."""
+
+    def reserve_bytes(self, tenant: str, count: int) -> bool: ...
+    def release_bytes(self, tenant: str, count: int) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Inbound:
+    """Filled in by the connection (wire facts) and the intake (decisions). Times in seconds, monotonic."""
+
+    received_s: float
+    client_ip: bytes = b""
+    method: bytes = b"GET"
+    target: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    version: str = "1.1"
+    keep_alive: bool = True
+    body: list[bytes] = field(default_factory=list)
+    body_bytes: int = 0
+    complete: bool = False
+    checked: bool = False  # the head has passed
+    body_started_s: float = 0.0
+    scanner: BodyScanner | MultipartScanner | None = None  # of a body that is not read whole
+    scanned_pieces: int = 0
+
+    route: Route | None = None
+    head: HeadFacts | None = None
+    request_id: str = ""
+    rule: TenantRule | None = None
+    tenant: str = ""
+    class_name: str = ""
+    model: str = ""
+    streaming: bool = False
+    clamped: bool = False
+    unknown_priority: bool = False
+    counted_bytes: int = 0  # of the body, on the account of `queue.max_bytes`
+    priority_span: PrioritySpan | None = None
+
+    @property
+    def declared_bytes(self) -> int | None:
+        """Content-Length of the request, None for a chunked body."""
+        return self.head.content_length if self.head is not None else 0
+
+    @property
+    def error_style(self) -> ErrorStyle:
+        return self.route.error_style if self.route is not None else "openai"
+
+    def body_for(self, keep_priority: bool) -> list[bytes]:
+        """The pieces to send: as they came, without the bytes of body `priority` unless this engine reads it."""
+        if self.priority_span is None or keep_priority:
+            return self.body
+        return strip_priority(self.body, self.priority_span)
+
+    def count_body(self, account: ByteAccount) -> bool:
+        """Put the bytes read since the last call on the account; False when they do not fit."""
+        new = self.body_bytes - self.counted_bytes
+        if new and not account.reserve_bytes(self.tenant, new):
+            return False
+        self.counted_bytes += new
+        return True
+
+    def drop_body(self, account: ByteAccount) -> None:
+        """Let the body go, from memory and from the account. Calling it again does nothing."""
+        if self.counted_bytes:
+            account.release_bytes(self.tenant, self.counted_bytes)
+            self.counted_bytes = 0
+        self.body = []
+
+    def record(self, outcome: Outcome, status: int, now: float, phase: Phase | None = None) -> RequestRecord:
+        """The record of this request's end, without what only an exchange knows."""
+        return RequestRecord(
+            request_id=self.request_id,
+            path=self.route.path if self.route is not None else "",
+            outcome=outcome,
+            status=status,
+            duration_s=now - self.received_s,
+            tenant=self.tenant,
+            class_name=self.class_name,
+            model=self.model,
+            streaming=self.streaming,
+            client_attempt=self.head.retry_count if self.head is not None else 0,
+            gone_phase=phase,
+            clamped=self.clamped,
+            unknown_priority=self.unknown_priority,
+        )

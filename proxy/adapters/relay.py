@@ -1,0 +1,49 @@
+"""What exchanges share, and what they need of a client's connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.adapters.gate import Gate
+from proxy.adapters.inbound import Inbound
+from proxy.adapters.records import RequestRecord
+from proxy.types import Outcome, Refuse
+from proxy.wire.answer import AnswerWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How long an upstream may be silent, in seconds, and the latency targets that make a request good."""
+
+    ttft_s: float = 300.0
+    itl_s: float = 60.0
+    response_s: float = 900.0
+    good_ttft_s: float = 0.5
+    good_tpot_s: float = 0.05
+
+
+class Sink(Protocol):
+    """The client's connection, as an exchange sees it."""
+
+    http10: bool
+
+    def begin(self, head: bytes, chunked: bool, first: bytes) -> None: ...
+    def relay(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def cut(self, outcome: Outcome | None) -> None: ...
+    def refuse(self, inbound: Inbound, refusal: Refuse) -> int: ...
+    def set_reading(self, on: bool) -> None: ...
+    def over(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Relay:
+    """What all exchanges share."""
+
+    gate: Gate
+    writer: AnswerWriter
+    caps: Callable[[str], Caps]
+    record: Callable[[RequestRecord], None]
+    keepalive_s: float = 0.0  # between SSE comments to a stream that waits; 0: none

@@ -1,0 +1,290 @@
+"""Connections to one upstream: an own protocol on llhttp, a LIFO pool of idle ones, and nothing per request but a slot.
+
+The answer is tracked by llhttp and handed on as body pieces, one call per read: framing towards the client is made
+anew, so close-delimited answers, HTTP/1.0 clients and errors inside a stream need no special relay.
+`should_keep_alive` is asked inside `on_message_complete`: llhttp resets before `feed_data` returns and then says no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from proxy.adapters.tasks import Tasks
+
+# An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
+IDLE_S = 4.0
+WRITE_HIGH_BYTES = 1 << 18
+ANSWER_HEAD_MAX_BYTES = 64 * 1024
+
+
+class Exchange(Protocol):
+    """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`."""
+
+    def connected(self, connection: UpstreamConnection, reused: bool) -> None: ...
+    def connect_failed(self, reason: str, timed_out: bool) -> None: ...
+    def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
+    def answer_body(self, pieces: list[bytes]) -> None: ...
+    def answer_end(self) -> None: ...
+    def lost(self, reason: str) -> None: ...
+    def upload_paused(self, paused: bool) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. Carries at most one exchange; closes on anything that it did not ask for."""
+
+    __slots__ = (
+        "chunked_or_sized",
+        "close_delimited",
+        "complete",
+        "exchange",
+        "head_bytes",
+        "headers",
+        "idle_since_s",
+        "in_head",
+        "keep_alive",
+        "on_body",
+        "on_lost",
+        "parser",
+        "pieces",
+        "pool",
+        "reason",
+        "status",
+        "transport",
+    )
+
+    def __init__(self, pool: UpstreamPool) -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.on_lost: Callable[[], None] | None = None
+        self.idle_since_s = 0.0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.on_body = self.pieces.append  # read by llhttp's wrapper: no Python frame per piece
+        self.status = 0
+        self.reason = b""
+        self._reset()
+        self.parser = httptools.HttpResponseParser(self)
+
+    def _reset(self) -> None:
+        self.in_head = True
+        self.complete = False
+        self.keep_alive = False
+        self.close_delimited = False
+        self.chunked_or_sized = False
+        self.head_bytes = 0
+        self.headers = []
+
+    # ---- asyncio ----
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass of it
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.pool.open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # bytes that nobody asked for: the connection cannot be trusted
+            return
+        was_in_head = self.in_head
+        if was_in_head:
+            self.head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.complete:
+                self.fail("malformed answer")
+                return
+            self.keep_alive = False  # extra bytes after a whole answer: the answer stands, the peer goes
+        if was_in_head:
+            if self.in_head:
+                if self.head_bytes > ANSWER_HEAD_MAX_BYTES:
+                    self.fail("answer head too large")
+                return
+            exchange.answer_head(self.status, self.reason, self.headers)
+        if self.pieces and self.exchange is exchange:
+            pieces = self.pieces[:]
+            self.pieces.clear()
+            exchange.answer_body(pieces)
+        if self.complete and self.exchange is exchange:
+            self._finish(exchange)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pool.forget(self)
+        if self.on_lost is not None:
+            self.on_lost()
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if exc is None and self.close_delimited and not self.complete:
+            self.complete, self.keep_alive = True, False
+            self._finish(exchange)
+            return
+        self.exchange = None
+        exchange.lost("closed" if exc is None else "reset")
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upload_paused(True)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upload_paused(False)
+
+    # ---- llhttp ----
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a second answer to one request")
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason = reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.in_head:  # trailers are dropped, never merged
+            self.headers.append((name, value))
+            lower = name.lower()
+            if lower == b"content-length" or (lower == b"transfer-encoding" and value.strip().lower() == b"chunked"):
+                self.chunked_or_sized = True
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+        if 100 <= self.status < 200 and self.status != 101:
+            return  # interim: the final answer follows
+        self.in_head = False
+        self.close_delimited = not self.chunked_or_sized and self.status not in (204, 304)
+
+    def on_message_complete(self) -> None:
+        if self.in_head:
+            self._reset()
+            return
+        self.complete = True
+        self.keep_alive = self.parser.should_keep_alive()
+
+    # ---- the exchange's side ----
+    def send(self, exchange: Exchange, pieces: list[bytes]) -> None:
+        """Write a request. The next answer on this connection belongs to `exchange`."""
+        self._reset()
+        self.exchange = exchange
+        assert self.transport is not None
+        self.transport.writelines(pieces)
+
+    def write(self, piece: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(piece)
+
+    def set_reading(self, on: bool) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            if on:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _finish(self, exchange: Exchange) -> None:
+        self.exchange = None
+        assert self.transport is not None
+        unsent = self.transport.get_write_buffer_size() > 0
+        if self.keep_alive and not unsent and not self.transport.is_closing():
+            self.pool.give_back(self)
+        else:
+            self.close()
+        exchange.answer_end()
+
+    def fail(self, reason: str) -> None:
+        """Drop the connection and tell the exchange."""
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is not None:
+            exchange.lost(reason)
+
+    def abandon(self, closed: Callable[[], None] | None = None) -> None:
+        """The exchange leaves before its end: nothing else may ever use this connection. `closed` hears of its end."""
+        self.exchange = None
+        self.on_lost = closed
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close(self) -> None:
+        self.pool.forget(self)
+        if self.transport is not None:
+            self.transport.close()
+
+
+class UpstreamPool:
+    """Idle connections of one upstream, newest first, and the opening of new ones."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        connect_timeout_s: float,
+        tasks: Tasks,
+        clock: Callable[[], float],
+    ) -> None:
+        self.host, self.port, self.tls = host, port, tls
+        self.connect_timeout_s = connect_timeout_s
+        self.tasks, self.clock = tasks, clock
+        self.idle: deque[UpstreamConnection] = deque()
+        self.open: set[UpstreamConnection] = set()
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"UpstreamPool({self.host}:{self.port} open={len(self.open)} idle={len(self.idle)})"
+
+    def acquire(self, exchange: Exchange, fresh: bool = False) -> None:
+        """Call `exchange.connected` now with an idle connection, or later with a new one."""
+        while self.idle and not fresh:
+            connection = self.idle.pop()
+            transport = connection.transport
+            if transport is not None and not transport.is_closing() and self.clock() - connection.idle_since_s < IDLE_S:
+                exchange.connected(connection, True)
+                return
+            connection.close()
+        self.tasks.start(f"connect {self.host}:{self.port}", self._connect(exchange))
+
+    async def _connect(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), self.host, self.port, ssl=self.tls
+                )
+        except TimeoutError:
+            exchange.connect_failed("connect timed out", True)
+        except ssl.SSLError as error:
+            exchange.connect_failed(f"TLS: {getattr(error, 'verify_message', '') or error.reason or 'failed'}", False)
+        except OSError as error:
+            exchange.connect_failed(error.strerror or "connect failed", False)
+        else:
+            exchange.connected(connection, False)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        if self.closed:
+            connection.close()
+            return
+        connection.idle_since_s = self.clock()
+        self.idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self.open.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def sweep(self, now: float) -> None:
+        """Close what has idled too long; oldest are at the left."""
+        while self.idle and now - self.idle[0].idle_since_s >= IDLE_S:
+            self.idle[0].close()
+
+    def close(self) -> None:
+        self.closed = True
+        for connection in list(self.idle):
+            connection.close()

@@ -1,0 +1,380 @@
+"""One client connection: llhttp in, our own framing out, one request at a time.
+
+The connection never stops reading while a request runs, because only a read tells that the client has left; what it
+pipelines meanwhile is parsed and waits, up to `PIPELINE_MAX_BYTES`. A half-closed client counts as gone. Deadlines are
+looked at twice a second (`sweep`), so a request costs no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from proxy.adapters.forward import Exchange
+from proxy.adapters.inbound import Inbound
+from proxy.server import deadlines
+from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, render, stream_error
+from proxy.server.intake import Rejected
+from proxy.types import Outcome, Phase, Refuse
+from proxy.wire.errors import BadRequest
+
+if TYPE_CHECKING:
+    from proxy.server.public import Listener
+
+WRITE_HIGH_BYTES = 1 << 18
+HEAD_MAX_BYTES = 64 * 1024  # nginx allows 4 x 8 kB, Envoy 60 kB
+TARGET_MAX_BYTES = 8 * 1024
+HEADERS_MAX = 128
+PIPELINE_MAX_BYTES = 1 << 20
+DISCARD_S = 2.0  # a refused upload is read on for this long, so that its client sees the answer and no reset
+JOIN_MAX_BYTES = 1 << 16
+
+
+class ClientConnection(asyncio.Protocol):
+    """Protocol, parser callbacks and `Sink` in one object: a request costs no further ones on this side."""
+
+    __slots__ = (
+        "advancing", "bad_upload", "chunked", "client_ip", "closing", "discard_until_s", "exchange", "head_bytes",
+        "http10", "inbox", "listener", "parser", "parsing", "paused", "pending_row", "since_s", "stall_bytes",
+        "stalled_since_s", "transport",
+    )  # fmt: skip
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.transport: asyncio.Transport | None = None
+        self.client_ip = b"unknown"
+        self.parsing: Inbound | None = None  # its head or body is still coming
+        self.inbox: deque[Inbound] = deque()  # heads complete, in order; the first one is being served
+        self.exchange: Exchange | None = None
+        self.bad_upload: Rejected | None = None
+        self.pending_row: Refusal | None = None  # the bytes after what is in the inbox are not HTTP
+        self.chunked = self.closing = self.paused = self.advancing = self.http10 = False
+        self.head_bytes = self.stall_bytes = 0
+        self.discard_until_s = 0.0
+        self.stalled_since_s = 0.0
+        self.since_s = listener.clock()  # of the present state: idle, or the head that is coming
+        self.parser = httptools.HttpRequestParser(self)
+
+    def __repr__(self) -> str:
+        return f"ClientConnection({self.client_ip.decode()} inbox={len(self.inbox)} exchange={self.exchange!r})"
+
+    # ---- asyncio ----
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass of it
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.client_ip = str(peer[0]).partition("%")[0].encode("ascii", "replace")
+        self.listener.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.discard_until_s or self.closing:
+            return
+        if self.parsing is None or not self.inbox:
+            self.head_bytes += len(data)
+            if self.parsing is None and not self.inbox:
+                self.since_s = self.listener.clock()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._unreadable("malformed_request")
+        except httptools.HttpParserInvalidMethodError:
+            self._unreadable("not_implemented")
+        except httptools.HttpParserError:
+            self._unreadable("malformed_request")
+        self._advance()
+        if len(self.inbox) > 1 and sum(inbound.body_bytes for inbound in self.inbox) > PIPELINE_MAX_BYTES:
+            self.set_reading(False)
+
+    def eof_received(self) -> bool:
+        if self.exchange is not None or self.inbox or self.parsing is not None:
+            self._left()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._left()
+        self.listener.closed(self)
+
+    def _left(self) -> None:
+        """The client is gone. Everything it had here ends now."""
+        self.closing = True
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_left()
+            self.inbox.popleft()
+        waiting, self.parsing = list(self.inbox), None
+        self.inbox.clear()
+        for inbound in waiting:
+            inbound.drop_body(self.listener.account)
+            self.listener.record(inbound.record(Outcome.CLIENT_GONE, 499, self.listener.clock(), Phase.UPLOAD))
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.stalled_since_s = self.listener.clock()
+        self.stall_bytes = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if self.exchange is not None:
+            self.exchange.client_paused(True)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self.exchange is not None:
+            self.exchange.client_paused(False)
+
+    # ---- llhttp ----
+    def on_message_begin(self) -> None:
+        self.parsing = Inbound(self.listener.clock(), self.client_ip)
+
+    def on_url(self, target: bytes) -> None:
+        assert self.parsing is not None
+        self.parsing.target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        inbound = self.parsing
+        assert inbound is not None
+        if not self.inbox or self.inbox[-1] is not inbound:  # else a trailer: dropped, never merged
+            inbound.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        inbound = self.parsing
+        assert inbound is not None
+        inbound.method = self.parser.get_method()
+        inbound.version = self.parser.get_http_version()
+        inbound.keep_alive = self.parser.should_keep_alive()
+        self.head_bytes = 0
+        self.inbox.append(inbound)
+
+    def on_body(self, piece: bytes) -> None:
+        inbound = self.parsing
+        assert inbound is not None
+        inbound.body_bytes += len(piece)
+        exchange = self.exchange
+        if exchange is None or exchange.inbound is not inbound:
+            inbound.body.append(piece)
+            return
+        self._scan_upload(inbound, piece)
+        if exchange.upload_started:
+            exchange.upload(piece, last=False)
+        else:
+            inbound.body.append(piece)
+
+    def _scan_upload(self, inbound: Inbound, piece: bytes) -> None:
+        """A second `model` further down would let the engine run another model than the one that was allowed."""
+        try:
+            if inbound.scanner is not None and self.bad_upload is None:
+                inbound.scanner.feed(piece)
+        except BadRequest as bad:
+            self.bad_upload = Rejected.of(bad)
+
+    def on_message_complete(self) -> None:
+        inbound, self.parsing = self.parsing, None
+        assert inbound is not None
+        inbound.complete = True
+        if self.exchange is not None and self.exchange.inbound is inbound:
+            self.exchange.upload(b"", last=True)
+
+    def _unreadable(self, code: str) -> None:
+        """Requests before the unreadable bytes are still answered; then this row, then the end."""
+        self.pending_row = BY_CODE[code]
+
+    # ---- requests ----
+    def _advance(self) -> None:
+        """Serve the inbox as far as it goes without waiting."""
+        if self.advancing:
+            return
+        self.advancing = True
+        try:
+            while self.inbox and self.exchange is None and not self.closing and not self.discard_until_s:
+                if not self._serve(self.inbox[0]):
+                    break
+        finally:
+            self.advancing = False
+        if self.exchange is not None and (self.bad_upload is not None or not self.exchange.inbound.complete):
+            self._count_upload(self.exchange.inbound)
+        if self.exchange is None and not self.closing and not self.discard_until_s:
+            self._check_head_bounds()
+
+    def _serve(self, inbound: Inbound) -> bool:
+        """One step for the request in front. False: it waits for more bytes or for its answer."""
+        try:
+            if not inbound.checked:
+                answer = self.listener.intake.check_head(inbound)
+                inbound.checked = True
+                if answer is not None:
+                    self._answer_locally(inbound, answer)
+                    return True
+                if inbound.head is not None and inbound.head.expects_continue and not inbound.complete:
+                    self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            ticket = self.listener.intake.read_body(inbound)
+            if ticket is None:
+                return False
+        except Rejected as rejected:
+            self.reject(inbound, rejected)
+            return True
+        except Exception as error:
+            self.listener.failed("request", error)
+            self.reject(inbound, Rejected(BY_OUTCOME[Outcome.INTERNAL_ERROR]))
+            return True
+        self.http10 = inbound.version == "1.0"
+        self.exchange = Exchange(self.listener.relay_for(inbound), self, inbound, ticket)
+        self.exchange.relay.gate.submit(ticket)
+        return self.exchange is None
+
+    def _count_upload(self, inbound: Inbound) -> None:
+        """Bounds of a body that is streamed through while its exchange waits or runs."""
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            if self.bad_upload is not None:
+                raise self.bad_upload
+            self.listener.intake.check_size(inbound)
+            if not exchange.upload_started and not inbound.count_body(self.listener.account):
+                raise Rejected(BY_OUTCOME[Outcome.QUEUE_FULL])
+        except Rejected as rejected:
+            self.evict(rejected)
+
+    def _check_head_bounds(self) -> None:
+        """Sizes of a head that is still coming, and bytes that were not HTTP."""
+        inbound = self.parsing
+        if self.pending_row is None and inbound is not None and not self.inbox:
+            if len(inbound.target) > TARGET_MAX_BYTES:
+                self.pending_row = BY_CODE["uri_too_long"]
+            elif self.head_bytes > HEAD_MAX_BYTES or len(inbound.headers) > HEADERS_MAX:
+                self.pending_row = BY_CODE["header_too_large"]
+        if self.pending_row is not None and not self.inbox:
+            row, self.pending_row = self.pending_row, None
+            lost = inbound or Inbound(self.listener.clock(), self.client_ip)
+            self.refuse_now(lost, row)
+
+    def reject(self, inbound: Inbound, rejected: Rejected) -> None:
+        """Refuse the request in front. An unread body ends the connection."""
+        inbound.drop_body(self.listener.account)
+        if rejected.row.close or not inbound.complete:
+            inbound.keep_alive = False
+        status = self._write_row(inbound, rejected)
+        self.listener.record(inbound.record(rejected.row.outcome, status, self.listener.clock()))
+        self._next(inbound)
+
+    def _write_row(self, inbound: Inbound, rejected: Rejected) -> int:
+        close = not inbound.keep_alive or self.listener.draining
+        status, answer = render(
+            rejected.row, inbound.error_style, (inbound.request_id or self.listener.new_id()).encode(), close,
+            rejected.retry_after_s, rejected.detail, rejected.param, rejected.allow,
+            b"x-penstock-class: %b\r\n" % inbound.class_name.encode() if inbound.class_name else b"",
+        )  # fmt: skip
+        if inbound.method == b"HEAD":
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        self._write(answer)
+        return status
+
+    def _answer_locally(self, inbound: Inbound, answer: bytes) -> None:
+        self._write(answer)
+        inbound.drop_body(self.listener.account)
+        if not inbound.complete:
+            inbound.keep_alive = False
+        if inbound.route is not None:
+            self.listener.record(inbound.record(Outcome.SUCCESS, 200, self.listener.clock()))
+        self._next(inbound)
+
+    def _next(self, inbound: Inbound) -> None:
+        """The request in front has been answered."""
+        self.inbox.popleft()
+        self.since_s = self.listener.clock()
+        if self.closing:
+            return
+        if not inbound.keep_alive or self.listener.draining:
+            self._close_gently(inbound)
+        elif self.transport is not None and len(self.inbox) <= 1:
+            self.set_reading(True)
+
+    def _close_gently(self, inbound: Inbound) -> None:
+        """Flush, then close; where the client is still sending, end our side first and read its rest away."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if inbound.complete or not self.transport.can_write_eof():
+            self.closing = True
+            self.transport.close()
+            return
+        self.discard_until_s = self.listener.clock() + DISCARD_S
+        self.transport.resume_reading()
+        self.transport.write_eof()
+
+    # ---- Sink: the exchange's view ----
+    def begin(self, head: bytes, chunked: bool, first: bytes) -> None:
+        self.chunked = chunked
+        if chunked and first:
+            self._write(b"%b%x\r\n%b\r\n" % (head, len(first), first))
+        elif len(first) > JOIN_MAX_BYTES:
+            self._write(head)
+            self._write(first)
+        else:
+            self._write(head + first)
+
+    def relay(self, data: bytes) -> None:
+        if self.chunked:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._write(data)
+
+    def end(self) -> None:
+        if self.chunked:
+            self._write(b"0\r\n\r\n")
+
+    def cut(self, outcome: Outcome | None) -> None:
+        """End a broken answer: an error event where `outcome` is given, and never the last chunk."""
+        if self.exchange is not None:
+            if outcome is not None:
+                self.relay(stream_error(outcome, self.exchange.inbound.error_style))
+            self.exchange.inbound.keep_alive = False
+
+    def refuse(self, inbound: Inbound, refusal: Refuse) -> int:
+        row = refusal_for(refusal.outcome)
+        if row.close or not inbound.complete:
+            inbound.keep_alive = False
+        return self._write_row(inbound, Rejected(row, refusal.retry_after_s, refusal.detail))
+
+    def set_reading(self, on: bool) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            if on:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def over(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            self._next(exchange.inbound)
+            self._advance()
+
+    def _write(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    # ---- time ----
+    def sweep(self, now: float) -> None:
+        deadlines.sweep(self, now)
+
+    def refuse_now(self, inbound: Inbound, row: Refusal) -> None:
+        """Refuse what never became a whole request, and close."""
+        inbound.keep_alive = False
+        status = self._write_row(inbound, Rejected(row))
+        self.listener.record(inbound.record(row.outcome, status, self.listener.clock()))
+        self.parsing = None
+        self._close_gently(inbound)
+
+    def evict(self, rejected: Rejected) -> None:
+        """End the exchange whose upload broke a rule: with its row where nothing was answered yet, then the close."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
+        inbound = self.inbox.popleft()
+        inbound.keep_alive = False
+        self.bad_upload = None
+        exchange.client_left(rejected.row.outcome)
+        if not exchange.begun:
+            self._write_row(inbound, rejected)
+        self._close_gently(inbound)

@@ -1,0 +1,125 @@
+"""The public listener: the sockets, the set of connections, their deadlines, and the way out of service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.adapters.forward import Exchange
+from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.records import RequestRecord
+from proxy.adapters.relay import Relay
+from proxy.server.connection import ClientConnection
+from proxy.server.intake import Intake
+from proxy.types import Work
+
+SWEEP_S = 0.5
+BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """Address and deadlines, in seconds. `tls` None: plain HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_connections: int = 10_000
+    head_timeout_s: float = 10.0
+    write_timeout_s: float = 30.0
+    reuse_port: bool = False
+    tls: ssl.SSLContext | None = None
+
+
+class Listener:
+    """What client connections share. `light` relays routes that need no permit."""
+
+    def __init__(
+        self,
+        config: ListenConfig,
+        intake: Intake,
+        relay: Relay,
+        light: Relay,
+        account: ByteAccount,
+        record: Callable[[RequestRecord], None],
+        failed: Callable[[str, BaseException], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.config, self.intake, self.relay, self.light = config, intake, relay, light
+        self.account, self.record, self.failed, self.clock = account, record, failed, clock
+        self.head_timeout_s, self.write_timeout_s = config.head_timeout_s, config.write_timeout_s
+        self.connections: set[ClientConnection] = set()
+        self.held: deque[ClientConnection] = deque()  # over `max_connections`: open, not yet read
+        self.draining = False
+        self._prefix = os.urandom(5).hex()
+        self._count = 0
+        self._server: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"Listener({self.config.host}:{self.port} connections={len(self.connections)})"
+
+    async def start(self) -> None:
+        """Listen. OSError when the address cannot be had."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: ClientConnection(self),
+            self.config.host,
+            self.config.port,
+            ssl=self.config.tls,
+            backlog=BACKLOG,
+            reuse_port=self.config.reuse_port or None,
+        )
+
+    @property
+    def port(self) -> int:
+        sockets = self._server.sockets if self._server is not None else ()
+        return int(sockets[0].getsockname()[1]) if sockets else self.config.port
+
+    def new_id(self) -> str:
+        """Unique over processes: a random prefix and a number."""
+        self._count += 1
+        return f"req-{self._prefix}{self._count:08x}"
+
+    def relay_for(self, inbound: Inbound) -> Relay:
+        route = inbound.route
+        return self.light if route is not None and route.work is Work.LIGHT else self.relay
+
+    # ---- connections ----
+    def opened(self, connection: ClientConnection) -> None:
+        self.connections.add(connection)
+        if len(self.connections) - len(self.held) > self.config.max_connections:
+            self.held.append(connection)
+            connection.set_reading(False)
+
+    def closed(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        if connection in self.held:
+            self.held.remove(connection)
+        elif self.held and len(self.connections) - len(self.held) < self.config.max_connections:
+            self.held.popleft().set_reading(True)
+
+    async def run(self) -> None:
+        """Look at every deadline twice a second, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self.clock()
+            for connection in tuple(self.connections):
+                connection.sweep(now)
+
+    # ---- out of service ----
+    def stop_accepting(self) -> None:
+        """Close the listening sockets. Open connections end after the request that they carry."""
+        self.draining = self.intake.draining = True
+        if self._server is not None:
+            self._server.close()
+
+    def busy(self) -> list[Exchange]:
+        """Exchanges that have not ended."""
+        return [connection.exchange for connection in self.connections if connection.exchange is not None]
+
+    def abort(self) -> None:
+        for connection in tuple(self.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
