@@ -270,9 +270,9 @@ class AdaptiveBatchSizer:
         measure = self._meter.tick(
             given.now, given.duration_s, given.gap_s, given.tokens, given.running, given.prefill_tokens, given.in_flight
         )
-        if measure is None or not self._sharing.active or not given.engine_total_running:
+        if measure is None or self._shares(given) == 1:
             return measure
-        ratio = max(given.engine_total_running / max(measure.running, 1.0), 1.0)
+        ratio = max((given.engine_total_running or 0.0) / max(measure.running, 1.0), 1.0)
         return replace(measure, running=measure.running * ratio, prefill_per_step=measure.prefill_per_step * ratio)
 
     def _learn(self, measure: Measure, given: TickInput, preempted: bool) -> None:
@@ -321,11 +321,9 @@ class AdaptiveBatchSizer:
     def _decide(self, measure: Measure | None, given: TickInput) -> Change | None:
         if measure is None:
             return self._recover(given)
-        total = given.engine_total_running if self._sharing.active else None
-        alone_law = isinstance(self._law, ModelLaw) and (
-            self._streams.poor or (self._sharing.active and not (total and self._sharing.shared_by))
-        )
-        law = self._fallback if alone_law else self._law
+        blind = self._sharing.active and self._shares(given) == 1
+        steering = not isinstance(self._law, ModelLaw) or not (blind or self._streams.poor)
+        law = self._law if steering else self._fallback
         change = law.ticked(self._limit, self._signal(measure, given))
         if change is not None and change.limit > self._limit and self._draining(given):
             return None
@@ -354,7 +352,7 @@ class AdaptiveBatchSizer:
         model = self._service if measure.service else self._streams
         target_s = self._target.ttft_s if measure.service else self._target.itl_s
         rho = 0.0 if measure.service else self._rho
-        shares = (self._sharing.shared_by or 1) if self._sharing.active else 1
+        shares = self._shares(given)
         predicted = model.seats_at(target_s * self._margin.margin, rho)
         trust = 2.0 if model.ticks < TRUST_TICKS else 4.0
         memory_seats = inf if given.kv_limit_seats is None else given.kv_limit_seats
@@ -373,6 +371,10 @@ class AdaptiveBatchSizer:
             token_rate=given.tokens / given.duration_s,
             gain_up=0.2 if shares > 1 else None,
         )
+
+    def _shares(self, given: TickInput) -> int:
+        """How many proxies the fitted total is split among: 1 while their number or that total is unknown."""
+        return self._sharing.shares if given.engine_total_running else 1
 
     def _hard_bound(self) -> float:
         bounds = (self._ceiling, self._config.maximum)

@@ -164,13 +164,13 @@ class Sharing:
     CONFIRM_S = 10.0
 
     def __init__(self, shared_by: int | None) -> None:
-        self.shared_by = shared_by
-        self.active = (shared_by or 1) > 1
+        self.shares = shared_by or 1  # 1: alone, or in unknown company
+        self.active = self.shares > 1
         self._since_s: float | None = None
 
     def tick(self, total: float | None, own: int, now: float) -> None:
         """`total` None or 0 with work of our own in flight means that the gauge is missing, not that it is alone."""
-        if not total or own == 0 or (self.shared_by or 1) > 1:
+        if not total or own == 0 or self.shares > 1:
             return
         if (total > 1.2 * own) == self.active:
             self._since_s = None

@@ -6,8 +6,9 @@ coefficients of this form fit vLLM and SGLang within a few per cent (inference-s
 
 Two time scales. Slow: ridge least squares of x/kappa on (1, n, p), weights exp(-age / 45 s) / x^2, toward the previous
 fit, with 0.2 xmin <= a <= xmin and b, d > 0. Fast: e = ln(x / model) - ln kappa moves ln kappa by 0.35 e if
-|e| > 0.10, else by 0.08 e. So a uniform slowdown (throttling, a noisy neighbour) is followed in a few ticks and does
-not bend the slopes. Sums decay with the time measured, not with the clock: an idle hour forgets nothing.
+|e| > 0.10, else by 0.08 e, |e| clipped at 0.7. So a uniform slowdown (throttling, a noisy neighbour) is followed in a
+few ticks and does not bend the slopes. Sums decay with the time measured, not with the clock: an idle hour forgets
+nothing. A kappa beyond e^1.5 is another engine and moves into the coefficients.
 
     seats at a target T with rho prefill tokens per output token:  N = (T/kappa - a) / (b + d rho)
 """
@@ -150,7 +151,7 @@ class StepModel:
 
     def _follow(self, latency_s: float, predicted_s: float, weight: float) -> None:
         """Fast scale: kappa, and the running error of the prediction before it learns from the tick."""
-        error = min(max(log(latency_s / predicted_s), -0.7), 0.7)
+        error = log(latency_s / predicted_s)
         if self._ticks == 0:
             self._mean_log = log(latency_s)
         self._mean_log += 0.05 * (log(latency_s) - self._mean_log)
@@ -158,7 +159,7 @@ class StepModel:
         self._spread += 0.05 * ((log(latency_s) - self._mean_log) ** 2 - self._spread)
         if self._ticks < TICKS_MIN:
             return
-        self._kappa_log += (0.35 if abs(error) > 0.10 else 0.08) * weight * error
+        self._kappa_log += (0.35 if abs(error) > 0.10 else 0.08) * weight * min(max(error, -0.7), 0.7)
         if abs(self._kappa_log) > KAPPA_LOG_MAX:
             self._fold()
 

@@ -126,7 +126,7 @@ class Plant:
         sizer: AdaptiveBatchSizer,
         seed: int,
         engine: Engine = H100,
-        mix: Mix = Mix(),  # noqa: B008 (frozen)
+        mix: Mix = Mix(),
         slow: Callable[[float], float] = lambda _now: 1.0,
         demand: Callable[[float], float] = lambda _now: float("inf"),
         ledger: Ledger | None = None,

@@ -1,0 +1,192 @@
+"""Each slow loop alone."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from proxy.admission.outer_loops import EngineCap, Epoch, MarginLoop, MemoryFactor, Peak, PrefillLoop, Sharing
+from proxy.types import Telemetry
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rounds", "margin"),
+    [(0.5, 1, 0.92 * 1.02), (2.0, 1, 0.92 * 0.93), (1.04, 1, 0.92 * 1.04**-0.5), (9.0, 9, 0.7), (0.0, 20, 1.05)],
+)
+def test_margin_follows_the_tail(ratio: float, rounds: int, margin: float) -> None:
+    loop = MarginLoop(0.95)
+    for _ in range(99):
+        loop.observe(ratio)
+    assert loop.margin == 0.92
+    for _ in range(100 * rounds - 99):
+        loop.observe(ratio)
+    assert loop.margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(("attainment", "falls"), [(0.95, True), (0.5, False)])
+def test_margin_quantile_comes_from_the_attainment(attainment: float, falls: bool) -> None:
+    loop = MarginLoop(attainment)
+    for index in range(100):
+        loop.observe(2.0 if index < 5 else 0.8)
+    assert (loop.margin < 0.92) == falls
+
+
+def test_margin_restart_forgets() -> None:
+    loop = MarginLoop(0.95)
+    for _ in range(99):
+        loop.observe(9.0)
+    loop.restart()
+    for _ in range(99):
+        loop.observe(0.5)
+    assert loop.margin == 0.92
+
+
+def test_prefill_follows_the_rate_down_at_once_and_up_slowly() -> None:
+    loop = PrefillLoop()
+    loop.tick(None, 0.5, True, 0)
+    assert loop.tokens_max == 4096
+    loop.tick(20_000, 0.5, True, 0)
+    assert loop.tokens_max == pytest.approx(8_000)
+    loop.tick(30_000, 0.5, True, 0)
+    assert loop.tokens_max == pytest.approx(8_400)
+    loop.tick(15_000, 0.5, True, 0)
+    assert loop.tokens_max == pytest.approx(0.4 * (21_000 + 15_000) / 2)
+    for _ in range(20):
+        loop.tick(100, 0.5, True, 0)
+    assert loop.tokens_max == 2048  # one chunk always
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "waiting", "cut"),
+    [(0.30, 0, True), (0.20, 0, False), (0.30, 2, False)],
+)
+def test_prefill_backs_off_when_first_tokens_come_late_for_no_known_reason(
+    ttft_s: float, waiting: int, cut: bool
+) -> None:
+    loop = PrefillLoop()
+    loop.observe(9.0, 0, 0.02)  # no rate yet: nothing to compare with
+    loop.tick(20_000, 0.5, True, waiting)
+    for tick in range(3):
+        assert loop.tokens_max == pytest.approx(8_000), tick
+        loop.observe(ttft_s, 2_000, 0.02)  # explained: 0.10 + 0.02
+        loop.tick(20_000, 0.5, True, waiting)
+    assert loop.tokens_max == pytest.approx(6_400 if cut else 8_000)
+    loop.tick(20_000, 0.5, False, waiting)
+    assert loop.tokens_max == pytest.approx(6_400 if cut else 8_000)
+    loop.tick(20_000, 0.5, True, waiting)
+    assert loop.tokens_max == pytest.approx(6_528 if cut else 8_000)
+
+
+def scrape(at_s: float, running: int | None = 64, waiting: int | None = 10, **more: float) -> Telemetry:
+    kv_usage = more.get("kv_usage")
+    preemptions = int(more["preemptions"]) if "preemptions" in more else None
+    return Telemetry(at_s, running, waiting, kv_usage, preemptions)
+
+
+@pytest.mark.parametrize(
+    ("scrapes", "raised_s", "seats"),
+    [
+        ([scrape(1), scrape(2)], 0.0, 64),
+        ([scrape(1)], 0.0, inf),
+        ([scrape(1), scrape(1)], 0.0, inf),  # the same scrape twice
+        ([scrape(1, waiting=3), scrape(2, waiting=3)], 0.0, inf),  # below 5 %
+        ([scrape(1), scrape(2, waiting=0), scrape(3)], 0.0, inf),
+        ([scrape(1), scrape(2)], 1.5, inf),  # read before the last raise
+        ([scrape(-2), scrape(-1)], -9.0, inf),  # stale
+        ([scrape(1), None, scrape(2, running=None), scrape(3)], 0.0, 64),
+        ([scrape(1, running=0), scrape(2, running=0)], 0.0, 1),
+    ],
+)
+def test_engine_cap_is_learnt_from_two_fresh_scrapes(
+    scrapes: list[Telemetry | None], raised_s: float, seats: float
+) -> None:
+    cap = EngineCap()
+    for now, told in enumerate(scrapes, start=1):
+        cap.tick(told, float(now) + 0.5, raised_s)
+    assert cap.seats == seats
+
+
+def test_engine_cap_probes_and_falls_back_at_the_first_sign() -> None:
+    cap = EngineCap()
+    cap.refused(80, 0.0)
+    assert cap.seats == 72
+    cap.tick(None, 29.0, 0.0)
+    assert cap.seats == 72
+    cap.tick(None, 30.0, 0.0)
+    assert cap.seats == pytest.approx(75.6)
+    for now in (31.0, 32.0):
+        cap.tick(scrape(now, running=72, waiting=2), now, 0.0)
+    assert cap.seats == 72
+
+
+@pytest.mark.parametrize(
+    ("kv_usage", "wanted", "factor"),
+    [(0.5, True, 0.918), (0.85, True, 0.9036), (0.95, True, 0.9), (0.5, False, 0.9), (None, True, 0.9)],
+)
+def test_memory_factor_regains(kv_usage: float | None, wanted: bool, factor: float) -> None:
+    loop = MemoryFactor()
+    for now in (1.0, 2.0):  # once in five seconds
+        assert not loop.tick(Telemetry(now, kv_usage=kv_usage, preemptions=3), now, wanted)
+    assert loop.factor == pytest.approx(factor)
+
+
+def test_memory_factor_cuts_once_per_burst_of_preemptions() -> None:
+    loop = MemoryFactor()
+    told = [loop.tick(scrape(float(now), preemptions=now), float(now), False) for now in range(1, 9)]
+    assert told == [False, True, False, False, False, False, True, False]
+    assert loop.factor == pytest.approx(0.9 * 0.88**2)
+    assert not loop.tick(None, 20.0, True)
+    for now in range(20, 400):
+        loop.tick(scrape(float(now), preemptions=now), float(now), False)
+    assert loop.factor == 0.5
+    for now in range(400, 1200):
+        loop.tick(scrape(float(now), preemptions=399, kv_usage=0.3), float(now), True)
+    assert loop.factor == 1.3
+
+
+def test_peak_of_a_minute() -> None:
+    peak = Peak()
+    assert [peak.tick(value, now) for now, value in ((0.0, 9), (10.0, 3), (50.0, 5), (60.0, 4), (61.0, 4))] == [
+        9, 9, 9, 9, 5,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shared_by", "total", "own", "seconds", "active"),
+    [
+        (1, 30.0, 10, 12, True),
+        (1, 30.0, 10, 9, False),
+        (1, 11.0, 10, 60, False),
+        (1, None, 10, 60, False),
+        (1, 30.0, 0, 60, False),
+        (None, 30.0, 10, 12, True),
+        (3, 10.0, 10, 60, True),  # configured: true whatever the gauge says
+    ],
+)
+def test_sharing(shared_by: int | None, total: float | None, own: int, seconds: int, active: bool) -> None:
+    sharing = Sharing(shared_by)
+    for now in range(seconds):
+        sharing.tick(total, own, float(now))
+    assert sharing.active == active
+
+
+def test_sharing_ends_when_alone_again() -> None:
+    sharing = Sharing(1)
+    for now in range(12):
+        sharing.tick(30.0, 10, float(now))
+    sharing.tick(10.0, 10, 13.0)
+    sharing.tick(30.0, 10, 14.0)  # a moment does not count
+    for now in range(15, 26):
+        assert sharing.active
+        sharing.tick(10.0, 10, float(now))
+    assert not sharing.active
+
+
+def test_epoch_opens_on_a_moved_kappa_at_most_every_twenty_seconds() -> None:
+    epoch = Epoch(0.0)
+    opened = [
+        epoch.follow(kappa, now) for kappa, now in ((0.3, 10.0), (0.1, 25.0), (0.3, 26.0), (0.5, 30.0), (0.5, 46.0))
+    ]
+    assert opened == [False, False, True, False, True]
+    assert epoch.number == 2

@@ -1,0 +1,123 @@
+"""Output lengths and prompt sizes learnt from finished requests."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from proxy.admission.prediction import (
+    COHORT_MAX,
+    ENOUGH,
+    OUTPUT_MIN,
+    PRIOR,
+    TENANTS_MAX,
+    WINDOW,
+    LengthPredictor,
+    PromptCorrection,
+    restricted_mean,
+)
+
+
+def taught(outputs: list[int], tenant: str = "a") -> LengthPredictor:
+    predictor = LengthPredictor()
+    for output in outputs:
+        predictor.ended(tenant, output)
+    return predictor
+
+
+@pytest.mark.parametrize(
+    ("outputs", "generated", "cap", "expected"),
+    [
+        ([], 0, None, PRIOR),
+        ([], 100, None, PRIOR - 100),
+        ([], PRIOR, None, PRIOR // 2),
+        ([], 0, 50, 50),
+        ([100, 300], 0, None, 200),
+        ([100, 300], 100, None, 200),
+        ([100, 300], 299, None, 1),
+        ([100, 300], 300, None, 150),  # beyond all seen: half of what came so far
+        ([10, 20], 30, None, PRIOR // 8),
+        ([100, 300], 300, 310, 10),
+        ([100, 300], 320, 310, 0),
+    ],
+)
+def test_remaining(outputs: list[int], generated: int, cap: int | None, expected: int) -> None:
+    assert taught(outputs).remaining("a", generated, cap) == expected
+
+
+def test_tenant_speaks_for_itself_once_known() -> None:
+    predictor = taught([1000] * 50, "long")
+    for count in range(1, ENOUGH + 1):
+        predictor.ended("short", 10)
+        assert (predictor.remaining("short", 0, None) == 10) == (count == ENOUGH)
+    assert predictor.remaining("long", 0, None) == 1000
+
+
+def test_window_forgets_the_oldest() -> None:
+    predictor = taught([1000] * WINDOW + [10] * WINDOW)
+    assert predictor.remaining("a", 0, None) == 10
+
+
+def test_least_recent_tenant_is_forgotten() -> None:
+    predictor = taught([1000] * ENOUGH, "old")
+    for tenant in range(TENANTS_MAX):
+        predictor.ended(str(tenant), 10)
+    assert predictor.remaining("old", 0, None) == 10  # the common history, by now all short
+
+
+@pytest.mark.parametrize(
+    ("ended", "live", "expected"),
+    [([], [], 0.0), ([], [40, 70], 70.0), ([10, 30], [], 20.0), ([10], [10, 30], 10 + 2 / 3 * 20), ([30], [10], 30.0)],
+)
+def test_restricted_mean(ended: list[int], live: list[int], expected: float) -> None:
+    assert restricted_mean(ended, live) == pytest.approx(expected)
+
+
+def test_mean_sees_through_the_first_generation_and_then_follows() -> None:
+    rng, predictor = random.Random(3), LengthPredictor()
+    outputs = [rng.randint(50, 450) for _ in range(200)]
+    assert predictor.mean_tokens([]) == OUTPUT_MIN
+    for output in sorted(outputs)[:60]:  # the shortest end first
+        predictor.ended("a", output)
+    assert 1.25 * sum(sorted(outputs)[:60]) / 60 < predictor.mean_tokens([sorted(outputs)[60]] * 140) < 250
+    for output in sorted(outputs)[60:]:
+        predictor.ended("a", output)
+    assert predictor.mean_tokens([]) == pytest.approx(250, rel=0.05)
+    for _ in range(500):
+        predictor.ended("a", 40)
+    assert predictor.mean_tokens([]) == pytest.approx(40, rel=0.1)
+
+
+def test_cohort_is_bounded() -> None:
+    predictor = taught([100] * COHORT_MAX)
+    assert predictor.mean_tokens([1] * 5000) < 101
+    for _ in range(500):
+        predictor.ended("a", 10)
+    assert predictor.mean_tokens([1] * 5000) < 20
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"), [([7], 1.0), ([0] * ENOUGH, 0.0), ([50] * 20, 0.0), ([50, 150] * 10, 0.5)]
+)
+def test_variation(outputs: list[int], expected: float) -> None:
+    assert taught(outputs).variation == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "actual", "cached", "ratio", "share"),
+    [
+        (100, 150, 75, 1.5, 0.5),
+        (100, 1, 0, 0.25, 0.0),
+        (1, 900, 900, 4.0, 1.0),
+        (0, 100, 0, 1.0, 0.0),
+        (100, 0, 0, 1.0, 0.0),
+    ],
+)
+def test_prompt_correction(estimate: int, actual: int, cached: int, ratio: float, share: float) -> None:
+    prompts = PromptCorrection()
+    for _ in range(20):
+        prompts.learn(estimate, actual, cached)
+    assert prompts.ratio == pytest.approx(ratio)
+    assert prompts.cached_share == pytest.approx(share)
+    assert prompts.tokens(200) == round(200 * ratio)

@@ -1,0 +1,114 @@
+"""The fit recovers known coefficients, follows a slowdown by kappa alone, and forgets nothing while idle."""
+
+from __future__ import annotations
+
+import random
+from math import log
+
+import pytest
+
+from proxy.admission.step_model import KAPPA_LOG_MAX, Coefficients, StepModel, Vector, solve_bounded
+
+TRUE = Coefficients(a=0.014, b=0.0001, d=0.00004)
+
+
+def latency_s(n: float, p: float, kappa: float = 1.0) -> float:
+    return kappa * (TRUE.a + TRUE.b * n + TRUE.d * p)
+
+
+def learned(ticks: int = 60, noise: float = 0.05, seed: int = 1) -> StepModel:
+    model, rng = StepModel(), random.Random(seed)
+    for _ in range(ticks):
+        n, p = rng.uniform(8, 150), rng.uniform(0, 600)
+        model.learn(latency_s(n, p) * rng.lognormvariate(0, noise), n, p, 1.0)
+    return model
+
+
+def test_unfitted_model_promises_nothing() -> None:
+    model = StepModel()
+    model.learn(0.02, 8, 0, 1.0)
+    assert model.coefficients is None
+    assert model.seats_at(0.04, 2.0) is None
+    assert model.prefill_rate(8) is None
+    assert model.prefill_s(100) == 0.0
+    assert model.marginal_gain(8, 2.0) == 1.0
+    assert "1 ticks" in repr(model)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_recovers_coefficients(seed: int) -> None:
+    model = learned(seed=seed)
+    fit = model.coefficients
+    assert fit is not None
+    assert fit.kappa * fit.a == pytest.approx(TRUE.a, rel=0.10)
+    assert fit.kappa * fit.b == pytest.approx(TRUE.b, rel=0.15)
+    assert fit.kappa * fit.d == pytest.approx(TRUE.d, rel=0.15)
+    assert model.seats_at(0.04, 2.0) == pytest.approx((0.04 - TRUE.a) / (TRUE.b + 2 * TRUE.d), rel=0.10)
+    assert model.seats_at(0.001, 2.0) == 1.0
+    assert model.prefill_rate(48) == pytest.approx(2000 / latency_s(48, 2000), rel=0.1)
+    assert model.prefill_s(1000) == pytest.approx(1000 * TRUE.d, rel=0.15)
+    assert model.marginal_gain(100, 2.0) == pytest.approx(0.014 / 0.032, rel=0.1)
+    assert model.fit_ratio > 0.8
+    assert 140 < model.running_max <= 150
+
+
+def test_uniform_slowdown_moves_kappa_and_leaves_the_slopes() -> None:
+    model = learned(noise=0.0)
+    before = model.coefficients
+    for _ in range(5):
+        model.learn(latency_s(100, 200, kappa=1.5), 100, 200, 1.0)
+    after = model.coefficients
+    assert before is not None and after is not None
+    assert after.kappa / before.kappa == pytest.approx(1.5, rel=0.12)
+    assert after.d == pytest.approx(before.d, rel=0.15)
+    assert model.step_s(100, 200) == pytest.approx(latency_s(100, 200, 1.5), rel=0.12)
+
+
+def test_another_engine_folds_kappa_into_the_fit() -> None:
+    model = learned(noise=0.0)
+    for _ in range(60):
+        model.learn(latency_s(100, 200, kappa=20.0), 100, 200, 1.0)
+    assert abs(model.kappa_log) < KAPPA_LOG_MAX
+    assert model.step_s(100, 200) == pytest.approx(latency_s(100, 200, 20.0), rel=0.05)
+
+
+def test_steady_point_is_no_proof_against_the_fit_but_noise_is() -> None:
+    model, rng = learned(), random.Random(5)
+    for _ in range(60):
+        model.learn(latency_s(100, 200) * rng.lognormvariate(0, 0.05), 100, 200, 1.0)
+    assert model.fit_ratio > 0.8 and not model.poor
+    for tick in range(120):
+        model.learn(0.02 * (8.0 if tick % 2 else 1.0), 100, 200, 1.0)
+    assert model.poor
+    for _ in range(120):
+        model.learn(model.step_s(100, 200), 100, 200, 1.0)
+    assert not model.poor
+
+
+def test_restored_fit_answers_at_once_and_goes_on_learning() -> None:
+    model = StepModel()
+    model.restore(Coefficients(0.014, 0.0001, 0.00004, kappa=1.2))
+    assert model.kappa_log == log(1.2)
+    assert model.seats_at(0.04, 2.0) == pytest.approx((0.04 / 1.2 - 0.014) / 0.00018)
+    model.learn(latency_s(20, 100), 20, 100, 1.0)
+    assert model.ticks == 4
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "expected"),
+    [
+        ((-9.0, -9.0, -9.0), (9.0, 9.0, 9.0), (1.0, -2.0, 3.0)),
+        ((-9.0, 0.5, -9.0), (9.0, 9.0, 9.0), (1.0, 0.5, 3.0)),
+        ((-9.0, 0.5, -9.0), (0.25, 9.0, 9.0), (0.25, 0.5, 3.0)),
+    ],
+)
+def test_bounds_fix_a_component(lowest: Vector, highest: Vector, expected: Vector) -> None:
+    matrix = [[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 4.0]]
+    assert solve_bounded(matrix, [2.0, -6.0, 12.0], lowest, highest) == pytest.approx(expected)
+
+
+def test_elimination_solves_a_full_system() -> None:
+    matrix = [[4.0, 1.0, 0.5], [1.0, 3.0, 0.25], [0.5, 0.25, 2.0]]
+    want = (1.0, -2.0, 3.0)
+    right = [sum(value * x for value, x in zip(row, want, strict=True)) for row in matrix]
+    assert solve_bounded(matrix, right, (-9.0,) * 3, (9.0,) * 3) == pytest.approx(want)
