@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from random import Random
 
 from proxy.admission.queue import Choice
-from proxy.dispatcher import arrivals, verdicts
-from proxy.dispatcher.arrivals import Refusal
+from proxy.dispatcher.arrivals import UNKNOWN_RATE_S, Refusal, at_once, drain_s, jittered, quota_tokens
 from proxy.dispatcher.board import Board, Job
 from proxy.dispatcher.config import DispatcherConfig
 from proxy.dispatcher.desk import Desk
 from proxy.dispatcher.report import take
 from proxy.dispatcher.snapshot import Snapshot
 from proxy.dispatcher.station import Station
+from proxy.dispatcher.verdicts import MAY_LINGER, SILENT, lesson_of, of_ending, of_failure, sample_of, tokens_used
 from proxy.routing.retry import FINAL_OUTCOME, RULES, RetryBudget, may_retry
 from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage
 
@@ -53,14 +53,14 @@ class Dispatcher:
         self._budget.deposit()
         home = board.home(ticket.model)
         refusal = Refusal(Outcome.SHUTTING_DOWN, "draining") if self._draining else None
-        refusal = refusal or arrivals.at_once(board, ticket, home, now)
+        refusal = refusal or at_once(board, ticket, home, now)
         if refusal is not None or home is None:
             assert refusal is not None, "a ticket without a home is refused"
             self._desk.refuse(ticket, refusal, now)
             return self._desk.end()
         pool, lane = home
         tenant = board.tenants.get(ticket.tenant, now)
-        job = board.jobs[ticket.id] = Job(ticket, tenant, pool, lane, arrivals.quota_tokens(lane, ticket))
+        job = board.jobs[ticket.id] = Job(ticket, tenant, pool, lane, quota_tokens(lane, ticket))
         tenant.charge(1.0, job.quota_tokens)
         board.wait(job, now)
         self._desk.pump.run(pool, [lane], now)
@@ -94,15 +94,15 @@ class Dispatcher:
         """
         self._desk.begin(now)
         job, station = self._running(ticket)
-        verdict = verdicts.of_ending(outcome, status)
+        verdict = of_ending(outcome, status)
         success = outcome is Outcome.SUCCESS
-        linger = station.config.slow_abort and outcome in verdicts.MAY_LINGER
-        tokens = verdicts.tokens_used(ticket, usage)
+        linger = station.config.slow_abort and outcome in MAY_LINGER
+        tokens = tokens_used(ticket, usage)
         job.tenant.charge(0.0, sum(tokens) - job.quota_tokens)
-        lesson = verdicts.lesson_of(ticket, usage) if success else None
+        lesson = lesson_of(ticket, usage) if success else None
         permit = self._board.stop(job, lesson, station.cost_of(ticket, usage), now, linger)
         if success:
-            sample = verdicts.sample_of(ticket, permit.ahead_tokens, usage, now, last_token_s)
+            sample = sample_of(ticket, permit.ahead_tokens, usage, now, last_token_s)
             self._desk.step(station.observe(permit, sample, now))
         self._board.end(job)
         self._desk.judge(station, ticket, verdict, now)
@@ -124,7 +124,7 @@ class Dispatcher:
         job.stale_tries += failure is Failure.STALE
         if RULES[failure].elsewhere:
             job.excluded.add(station.name)
-        verdict = verdicts.of_failure(failure)
+        verdict = of_failure(failure)
         self._desk.judge(station, ticket, verdict, now)
         if self._may_retry(job, failure, now):
             entry = self._board.wait(job, now, first=True)
@@ -146,10 +146,10 @@ class Dispatcher:
             self._board.unwait(job)
             self._board.end(job)
             return self._desk.end()
-        job.tenant.charge(0.0, sum(verdicts.tokens_used(ticket, None)) - job.quota_tokens)
+        job.tenant.charge(0.0, sum(tokens_used(ticket, None)) - job.quota_tokens)
         self._board.stop(job, None, station.cost_of(ticket, None), now, station.config.slow_abort)
         self._board.end(job)
-        self._desk.judge(station, ticket, verdicts.SILENT, now)
+        self._desk.judge(station, ticket, SILENT, now)
         self._desk.pump_station(station, now)
         return self._desk.end()
 
@@ -206,7 +206,7 @@ class Dispatcher:
             station.upstream.healthy = healthy
             if healthy:
                 station.upstream.breaker.reset()
-                self._desk.step(*station.restart(now))
+                self._desk.step(station.restart(now))
                 self._desk.pump_station(station, now)
             else:
                 self._desk.abandon(now)
@@ -290,10 +290,16 @@ class Dispatcher:
         home = self._board.home(model)
         return home is not None and home[1].usable
 
+    def any_upstream(self, model: str, tried: tuple[str, ...] = ()) -> str | None:
+        """A usable upstream of this model that is not in `tried`, for requests that need no permit."""
+        home = self._board.home(model)
+        stations = home[1].stations if home is not None else ()
+        return next((one.name for one in stations if one.upstream.usable and one.name not in tried), None)
+
     def retry_after_s(self, now: float) -> float:
         """Seconds after which a refused client may come back: 1 to 60, jittered by 20 %."""
-        waits = [arrivals.drain_s(pool) for pool in self._board.pools]
-        return arrivals.jittered(max(waits, default=arrivals.UNKNOWN_RATE_S), self._rng)
+        waits = [drain_s(pool) for pool in self._board.pools]
+        return jittered(max(waits, default=UNKNOWN_RATE_S), self._rng)
 
     def snapshot(self, now: float) -> Snapshot:
         """Everything, as plain data."""

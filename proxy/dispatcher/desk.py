@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from random import Random
 
 from proxy.admission.queue import Choice
-from proxy.dispatcher import arrivals
-from proxy.dispatcher.arrivals import Refusal
+from proxy.dispatcher.arrivals import Refusal, drain_s, expiry_outcome, full, jittered, on_waiting, reopens_s
 from proxy.dispatcher.board import Board, Job
 from proxy.dispatcher.pump import Pump
 from proxy.dispatcher.snapshot import RefusalRecord
@@ -58,7 +57,7 @@ class Desk:
         """The ticket, which holds nothing, ends here."""
         ticket.state = TicketState.ENDED
         outcome, detail, wait_s = refusal
-        retry_after_s = None if wait_s is None else arrivals.jittered(wait_s, self._rng)
+        retry_after_s = None if wait_s is None else jittered(wait_s, self._rng)
         self._decisions.refusals.append(Refuse(ticket, outcome, retry_after_s, detail))
         class_name = self.board.config.classes[ticket.class_index].name
         self.refusals.append(RefusalRecord(now, outcome, class_name, ticket.tenant, detail))
@@ -73,10 +72,10 @@ class Desk:
 
     def bound(self, job: Job, now: float) -> None:
         """A ticket has to wait: keep the queue within its bounds."""
-        refusal = arrivals.on_waiting(self.board, job, now)
-        if refusal is None and arrivals.full(self.board, job.ticket):
+        refusal = on_waiting(self.board, job, now)
+        if refusal is None and full(self.board, job.ticket):
             lower = self.board.newest_below(job.ticket.class_index)
-            wait_s = arrivals.drain_s(job.pool)
+            wait_s = drain_s(job.pool)
             if lower is not None:
                 self.drop(lower, Refusal(Outcome.DISPLACED, "a higher class needed the place", wait_s), now)
             else:
@@ -88,7 +87,7 @@ class Desk:
         """Refuse what waits for upstreams none of which is usable any more."""
         for job in [job for job in self.board.jobs.values() if job.entry is not None and not job.lane.usable]:
             outcome = Outcome.UPSTREAM_ERROR if job.tries else Outcome.NO_UPSTREAM
-            self.drop(job, Refusal(outcome, "no usable upstream", arrivals.reopens_s(job.lane, now)), now)
+            self.drop(job, Refusal(outcome, "no usable upstream", reopens_s(job.lane, now)), now)
 
     # -- upstreams
 
@@ -99,7 +98,7 @@ class Desk:
         if not station.upstream.judge(ticket.id, verdict.works, now):
             return
         if station.upstream.breaker.state is BreakerState.CLOSED:
-            self.step(*station.restart(now))
+            self.step(station.restart(now))
         else:
             self.abandon(now)
 
@@ -144,7 +143,7 @@ class Desk:
     def expired(self, ticket: Ticket, now: float) -> None:
         """A waiting ticket has run out of time."""
         job = self.board.jobs[ticket.id]
-        self.drop(job, Refusal(arrivals.expiry_outcome(ticket), "waited too long", arrivals.drain_s(job.pool)), now)
+        self.drop(job, Refusal(expiry_outcome(ticket), "waited too long", drain_s(job.pool)), now)
 
     def infeasible(self, ticket: Ticket, now: float) -> None:
         refusal = Refusal(Outcome.DEADLINE_EXCEEDED, "the first token would come after the deadline")

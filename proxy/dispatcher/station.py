@@ -20,10 +20,11 @@ from heapq import heappop, heappush
 from proxy.admission.batch_sizer import RESTORE_SHARE, AdaptiveBatchSizer, TickInput
 from proxy.admission.ceiling import MemoryBound, resolve, seats_for
 from proxy.admission.ledger import Ledger
+from proxy.admission.limits import Reason
 from proxy.dispatcher.config import UpstreamConfig
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.upstream import Upstream
-from proxy.types import Failure, Reading, Sample, Step, Telemetry, Ticket, Usage, Work
+from proxy.types import Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage, Work
 
 CHUNK_TOKENS = 2048  # prefill chunk of vLLM and SGLang by default
 ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
@@ -280,16 +281,19 @@ class Station:
         self._rebound()
         return step
 
-    def restart(self, now: float) -> list[Step]:
+    def restart(self, now: float) -> Step | None:
         """The upstream is back from a failure: begin at the initial limit, keep what the fit has learnt."""
         config, before = self.config, self.sizer
         self.sizer = AdaptiveBatchSizer(config.name, config.limit, config.target, now, config.shared_by)
-        initial = config.limit.initial / RESTORE_SHARE
-        steps = [self.sizer.restore(replace(before.memory(), limit=initial), now)]
+        self.sizer.restore(replace(before.memory(), limit=config.limit.initial / RESTORE_SHARE), now)
         if self.held_seats is not None:
-            steps.append(self.sizer.hold(self.held_seats, now))
+            self.sizer.hold(self.held_seats, now)
         self._rebound()
-        return [step for step in steps if step is not None]
+        after = self.sizer.limit
+        if after == before.limit:
+            return None
+        direction = Direction.UP if after > before.limit else Direction.DOWN
+        return Step(config.name, before.limit, after, direction, Reason.RESTORED, now)
 
     def _rebound(self) -> None:
         memory, telemetry = self.config.memory, self.telemetry

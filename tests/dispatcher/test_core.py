@@ -1,0 +1,429 @@
+"""Arrival to ending through the public events, then the same at random."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from proxy.admission.ceiling import MemoryBound
+from proxy.routing.breaker import BreakerConfig
+from proxy.routing.retry import RetryConfig
+from proxy.types import Failure, Outcome, Reading, Telemetry, Ticket, TicketState, Usage, Work
+
+from .world import CLASSES, QueueConfig, TenantConfig, World, config, upstream
+
+BREAKER = BreakerConfig(window_s=10, min_requests=2, failure_ratio=0.5, open_s=5)
+
+
+def test_runs_up_to_the_limit_then_queues_and_refills_from_the_head() -> None:
+    world = World()
+    tickets = [world.arrive() for _ in range(6)]
+    assert [world.outcome(one) for one in tickets] == ["running"] * 4 + ["waiting"] * 2
+    world.finish(tickets[1])
+    assert [world.outcome(one) for one in tickets[4:]] == ["running", "waiting"]
+    assert tickets[4].state is TicketState.RUNNING and tickets[4].upstream == "u0"
+    world.empty()
+
+
+def test_only_a_running_ticket_can_finish_or_fail_and_a_second_ending_is_an_error() -> None:
+    world = World(config(upstream(seats=1)))
+    first, second = world.arrive(), world.arrive()
+    world.finish(first)
+    for ticket in (first, world.ticket()):
+        with pytest.raises(LookupError, match="does not run"):
+            world.dispatcher.finished(ticket, Outcome.SUCCESS, None, world.now)
+        with pytest.raises(LookupError, match="does not run"):
+            world.dispatcher.failed(ticket, Failure.CONNECT, world.now)
+        assert not world.dispatcher.cancelled(ticket, world.now).dispatches
+        assert not world.dispatcher.first_token(ticket, world.now).dispatches
+    assert world.outcome(second) == "running"
+    world.empty()
+
+
+@pytest.mark.parametrize(
+    ("failure", "upstreams", "retryable", "expected"),
+    [
+        (Failure.CONNECT, 2, True, "running"),
+        (Failure.CONNECT, 2, False, "running"),  # nothing was sent
+        (Failure.CONNECT, 1, True, Outcome.UPSTREAM_ERROR),
+        (Failure.SHED, 2, False, "running"),
+        (Failure.SHED, 1, True, Outcome.UPSTREAM_STATUS),
+        (Failure.STALE, 1, True, "running"),  # the same upstream, on a fresh connection
+        (Failure.STALE, 2, False, Outcome.UPSTREAM_ERROR),
+        (Failure.RESET, 2, True, Outcome.UPSTREAM_ERROR),
+        (Failure.TIMEOUT, 2, True, Outcome.UPSTREAM_TIMEOUT),
+    ],
+)
+def test_failures(failure: Failure, upstreams: int, retryable: bool, expected: Outcome | str) -> None:
+    world = World(config(*(upstream(f"u{index}", 1) for index in range(upstreams))))
+    ticket = world.arrive(retryable=retryable)
+    first = ticket.upstream
+    world.fail(ticket, failure)
+    assert world.outcome(ticket) == expected and ticket.tried == (first,)
+    if expected == "running":
+        assert (ticket.upstream == first) is (failure is Failure.STALE)
+        if failure is Failure.STALE:
+            world.fail(ticket, failure)
+            assert world.outcome(ticket) is Outcome.UPSTREAM_ERROR, "once"
+    world.empty()
+
+
+def test_a_retry_waits_at_the_head_of_its_flow_and_lets_others_use_the_upstream_that_failed_it() -> None:
+    world = World(config(upstream("u0", 1), upstream("u1", 1)))
+    first, second, third, fourth = (world.arrive() for _ in range(4))
+    other = world.arrive("b")
+    world.fail(first, Failure.CONNECT)
+    assert [world.outcome(one) for one in (first, third, other)] == ["waiting", "waiting", "running"]
+    world.finish(second)
+    assert world.outcome(first) == "running" and first.upstream != first.tried[0]
+    assert world.outcome(fourth) == "waiting"
+    world.empty()
+
+
+def test_retries_stop_at_their_number_their_budget_and_the_deadline() -> None:
+    three = tuple(upstream(f"u{index}", 50) for index in range(3))
+    world = World(config(*three, retry=RetryConfig(retries=1)))
+    ticket = world.arrive()
+    world.fail(ticket, Failure.SHED)
+    world.fail(ticket, Failure.SHED)
+    assert world.outcome(ticket) is Outcome.UPSTREAM_STATUS and len(ticket.tried) == 2
+    world = World(config(*three, retry=RetryConfig(budget=0.01)))
+    tickets = [world.arrive(str(index % 7)) for index in range(20)]
+    for ticket in tickets:
+        world.fail(ticket, Failure.SHED)
+    assert sum(world.outcome(ticket) == "running" for ticket in tickets) == 10, "the reserve, and no more"
+    world = World(config(*three))
+    ticket = world.arrive(deadline_s=5)
+    world.now += 6
+    world.fail(ticket, Failure.CONNECT)
+    assert world.outcome(ticket) is Outcome.UPSTREAM_ERROR
+    world.empty()
+
+
+def test_cancelled_work_of_a_slow_engine_keeps_its_seat_until_it_is_over() -> None:
+    world = World(config(upstream(seats=2, slow_abort=True)))
+    first, second, third, fourth = (world.arrive() for _ in range(4))
+    world.cancel(first)
+    world.finish(second, Outcome.CLIENT_STALLED)
+    state = world.dispatcher.snapshot(world.now).upstreams[0]
+    assert (state.in_flight, state.aborting) == (0, 2) and world.outcome(third) == "waiting"
+    world.apply(world.dispatcher.aborted(first, world.now))
+    world.apply(world.dispatcher.aborted(first, world.now))
+    assert (world.outcome(third), world.outcome(fourth)) == ("running", "waiting")
+    world.pass_time(10.0)
+    assert world.outcome(fourth) == "running", "the grace is over"
+    world.empty()
+
+
+@pytest.mark.parametrize(("deadline_s", "expected"), [(None, Outcome.QUEUE_TIMEOUT), (7, Outcome.DEADLINE_EXCEEDED)])
+def test_waiting_ends_in_time(deadline_s: float | None, expected: Outcome) -> None:
+    world = World(config(upstream(seats=1)))
+    world.arrive()
+    ticket = world.arrive(deadline_s=deadline_s)
+    wait_s = deadline_s or CLASSES[2].queue_timeout_s
+    world.pass_time(wait_s - 0.01)
+    assert world.outcome(ticket) == "waiting"
+    world.pass_time(0.01)
+    assert world.outcome(ticket) is expected
+    world.empty()
+
+
+def test_all_upstreams_gone_refuses_at_once_and_recovery_starts_at_the_initial_limit() -> None:
+    world = World(config(upstream(seats=1)))
+    running, waiting = world.arrive(), world.arrive()
+    world.apply(world.dispatcher.health("u0", False, world.now))
+    assert world.outcome(waiting) is Outcome.NO_UPSTREAM and world.outcome(running) == "running"
+    assert world.outcome(world.arrive()) is Outcome.NO_UPSTREAM
+    assert not world.dispatcher.usable() and not world.dispatcher.usable("m")
+    world.apply(world.dispatcher.health("u0", True, world.now))
+    world.apply(world.dispatcher.health("gone", True, world.now))
+    later = world.arrive()
+    world.finish(running)
+    assert world.outcome(later) == "running"
+    world.empty()
+
+
+def test_recovery_forgets_a_limit_that_was_cut() -> None:
+    adaptive = replace(upstream(), limit=replace(upstream().limit, mode="adaptive", initial=8))
+    world = World(config(adaptive))
+    for failure in (Failure.TIMEOUT, Failure.RESET):
+        world.fail(world.arrive(), failure)
+    assert world.dispatcher.snapshot(world.now).upstreams[0].limit < 8
+    world.apply(world.dispatcher.health("u0", False, world.now))
+    world.apply(world.dispatcher.health("u0", True, world.now))
+    state = world.dispatcher.snapshot(world.now)
+    assert state.upstreams[0].limit == 8
+    assert [step.reason for step in state.steps] == ["timeout", "restored"]
+    world.empty()
+
+
+def test_the_breaker_opens_on_errors_lets_one_through_and_closes() -> None:
+    world = World(config(breaker=BREAKER))
+    tickets = [world.arrive() for _ in range(5)]
+    world.finish(tickets[0], Outcome.UPSTREAM_STATUS, status=404)
+    world.finish(tickets[1], Outcome.UPSTREAM_STATUS, status=500)
+    assert world.dispatcher.snapshot(world.now).upstreams[0].breaker == "open"
+    assert world.outcome(world.arrive()) is Outcome.NO_UPSTREAM
+    refusal = world.last.refusals[0]
+    assert refusal.retry_after_s is not None and 4 <= refusal.retry_after_s <= 6
+    world.pass_time(5.0)
+    trial, second = world.arrive(), world.arrive()
+    assert (world.outcome(trial), world.outcome(second)) == ("running", "waiting")
+    world.finish(tickets[2])
+    assert world.outcome(second) == "waiting", "an exchange from before tells nothing"
+    world.finish(trial)
+    assert world.outcome(second) == "running"
+    world.empty()
+
+
+def test_drained_upstream_gets_nothing_new_and_resumes() -> None:
+    world = World(config(upstream("u0"), upstream("u1")))
+    world.apply(world.dispatcher.drain_upstream("u0", True, world.now))
+    assert {world.arrive().upstream for _ in range(4)} == {"u1"}
+    waiting = world.arrive()
+    world.apply(world.dispatcher.drain_upstream("u0", False, world.now))
+    assert waiting.upstream == "u0"
+    for event in (world.dispatcher.drain_upstream, world.dispatcher.hold_limit):
+        with pytest.raises(LookupError, match="no upstream is named 'x'"):
+            event("x", True, world.now)
+    world.empty()
+
+
+def test_a_held_limit_holds_until_it_is_let_go_or_reloaded() -> None:
+    world = World()
+    world.apply(world.dispatcher.hold_limit("u0", 1, world.now))
+    tickets = [world.arrive() for _ in range(4)]
+    assert len(world.running) == 1
+    world.apply(world.dispatcher.health("u0", False, world.now))
+    world.apply(world.dispatcher.health("u0", True, world.now))
+    assert world.dispatcher.snapshot(world.now).upstreams[0].limit == 1, "a recovery does not let go"
+    world.apply(world.dispatcher.reconfigure(config(), world.now))
+    assert world.dispatcher.snapshot(world.now).upstreams[0].limit == 4
+    assert world.outcome(tickets[1]) is Outcome.NO_UPSTREAM
+    world.empty()
+
+
+def test_drain_refuses_what_waits_and_what_comes_and_lets_the_rest_finish() -> None:
+    world = World(config(upstream("u0", 1), upstream("u1", 1)))
+    running, other, waiting = world.arrive(), world.arrive(), world.arrive()
+    world.apply(world.dispatcher.drain(world.now))
+    assert world.outcome(waiting) is Outcome.SHUTTING_DOWN and world.outcome(running) == "running"
+    assert world.outcome(world.arrive()) is Outcome.SHUTTING_DOWN
+    world.fail(other, Failure.CONNECT)
+    assert world.outcome(other) is Outcome.UPSTREAM_ERROR
+    world.empty()
+
+
+def test_reload_moves_what_waits_and_keeps_what_runs() -> None:
+    world = World(config(upstream("u0", 1, models=("m",)), upstream("u1", 1, models=("n",))))
+    running, moved = world.arrive("b", 3), world.arrive("b", 3)
+    lost_running, lost = world.arrive(model="n"), world.arrive(model="n")
+    classes = (CLASSES[0], CLASSES[3])
+    world.apply(world.dispatcher.reconfigure(config(upstream("u2", 1, models=("m",)), classes=classes), world.now))
+    assert world.outcome(moved) == "running" and moved.upstream == "u2" and moved.class_index == 1
+    assert world.outcome(lost) is Outcome.NO_UPSTREAM and lost.class_index == 1
+    assert world.dispatcher.models() == {"m": ("u2",)} and not world.dispatcher.knows("n")
+    assert [one.name for one in world.dispatcher.snapshot(world.now).upstreams] == ["u0", "u1", "u2"]
+    world.finish(running)
+    world.finish(lost_running)
+    world.pass_time(0.1)
+    assert [one.name for one in world.dispatcher.snapshot(world.now).upstreams] == ["u2"]
+    world.empty()
+
+
+def test_models_are_discovered_and_disappear() -> None:
+    world = World(config(upstream("u0", 1), upstream("u1", 1, models=("n",))))
+    assert world.dispatcher.knows("anything") and world.arrive().upstream == "u0"
+    waiting = world.arrive()
+    world.apply(world.dispatcher.telemetry("u0", Telemetry(world.now, models=("m", "n")), world.now))
+    assert world.dispatcher.models() == {"m": ("u0",), "n": ("u0", "u1")}
+    assert world.outcome(waiting) == "waiting" and not world.dispatcher.knows("anything")
+    world.apply(world.dispatcher.telemetry("u0", Telemetry(world.now, models=("n",)), world.now))
+    assert world.outcome(waiting) is Outcome.NO_UPSTREAM
+    assert world.outcome(world.arrive()) is Outcome.NO_UPSTREAM
+    world.apply(world.dispatcher.telemetry("gone", Telemetry(world.now), world.now))
+    world.empty()
+
+
+def test_a_model_without_a_seat_does_not_block_another() -> None:
+    world = World(config(upstream("u0", 1, models=("m",)), upstream("u1", 1, models=("n",))))
+    world.arrive(rank=0)
+    blocked = world.arrive(rank=0)
+    assert world.outcome(world.arrive(rank=3, model="n")) == "running"
+    assert world.outcome(blocked) == "waiting"
+    world.empty()
+
+
+def test_only_success_is_a_sample_and_its_clock_starts_at_dispatch() -> None:
+    world = World(config(upstream(seats=1)))
+    running, ticket = world.arrive(), world.arrive()
+    world.pass_time(20)
+    world.finish(running, Outcome.UPSTREAM_ERROR)
+    world.pass_time(0.25)
+    world.first_token(ticket)
+    world.first_token(ticket)
+    world.finish(ticket, usage=Usage(100, 10))
+    state = world.dispatcher.snapshot(world.now).upstreams[0].sizer
+    assert state.ttft_s == pytest.approx(0.25)
+    world.empty()
+
+
+def test_bytes_are_counted_for_the_whole_and_for_each_tenant() -> None:
+    world = World(config(queue=QueueConfig(max_bytes=100, tenant_share=0.5)))
+    assert world.dispatcher.reserve_bytes("a", 100), "alone, a tenant may use all"
+    assert not world.dispatcher.reserve_bytes("b", 1)
+    world.dispatcher.release_bytes("a", 60)
+    assert world.dispatcher.reserve_bytes("b", 50) and not world.dispatcher.reserve_bytes("b", 1)
+    assert world.dispatcher.snapshot(world.now).queue_bytes == 90
+
+
+OUTCOMES = [Outcome.SUCCESS, Outcome.UPSTREAM_STATUS, Outcome.UPSTREAM_ERROR, Outcome.CLIENT_STALLED]
+SETTINGS = {
+    "plain": config(upstream("u0", 3), upstream("u1", 2)),
+    "tight": config(
+        upstream("u0", 3, memory=MemoryBound(tokens=1500, source="config"), slow_abort=True, models=("m",)),
+        upstream("u1", 2, memory=MemoryBound(tokens=900, source="plan")),
+        tenants=(
+            TenantConfig("a", 3.0, max_in_flight=2, max_queued=3),
+            TenantConfig("b", tokens_per_minute=2000, requests_per_minute=30),
+        ),
+        classes=tuple(
+            replace(one, queue_max=3, holdback=1 - rank / 10, queue_timeout_s=5.0) for rank, one in enumerate(CLASSES)
+        ),
+        breaker=BREAKER,
+        policy="power_of_two",
+    ),
+}
+
+
+class Machine(RuleBasedStateMachine):
+    """Any order of events: the books of `World` and the dispatcher's own assertions hold after each."""
+
+    kind = "tight"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(SETTINGS[self.kind])
+        self.aborting: list[Ticket] = []
+
+    @rule(tenant=st.sampled_from("abc"), rank=st.integers(0, 3), prompt=st.sampled_from([10, 400, 9000]), data=st.data())
+    def arrive(self, tenant: str, rank: int, prompt: int, data: st.DataObject) -> None:
+        self.world.arrive(
+            tenant,
+            rank,
+            prompt=prompt,
+            cap=data.draw(st.sampled_from([None, 5, 500])),
+            work=data.draw(st.sampled_from([Work.GENERATE, Work.GENERATE, Work.EMBED])),
+            streaming=data.draw(st.booleans()),
+            deadline_s=data.draw(st.sampled_from([None, 2.0])),
+            choices=data.draw(st.sampled_from([1, 1, 2])),
+            model=data.draw(st.sampled_from("mmn")),
+        )
+
+    def pick(self, data: st.DataObject) -> Ticket:
+        return data.draw(st.sampled_from(sorted(self.world.running.values(), key=lambda one: one.id)))
+
+    @precondition(lambda self: self.world.running)
+    @rule(data=st.data())
+    def first_token(self, data: st.DataObject) -> None:
+        self.world.first_token(self.pick(data))
+
+    @precondition(lambda self: self.world.running)
+    @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), status=st.sampled_from([200, 404, 429, 500, 503]))
+    def finish(self, data: st.DataObject, outcome: Outcome, status: int) -> None:
+        usage = data.draw(st.sampled_from([None, Usage(50, 20), Usage(10**6, 10**6)]))
+        self.world.finish(self.pick(data), outcome, usage, status)
+
+    @precondition(lambda self: self.world.running)
+    @rule(data=st.data(), failure=st.sampled_from(Failure))
+    def fail(self, data: st.DataObject, failure: Failure) -> None:
+        self.world.fail(self.pick(data), failure)
+
+    @precondition(lambda self: self.world.running or self.world.waiting)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        live = {**self.world.running, **self.world.waiting}
+        ticket = live[data.draw(st.sampled_from(sorted(live)))]
+        self.world.cancel(ticket)
+        self.aborting.append(ticket)
+
+    @precondition(lambda self: self.aborting)
+    @rule()
+    def aborted(self) -> None:
+        self.world.apply(self.world.dispatcher.aborted(self.aborting.pop(), self.world.now))
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 6.0, -0.5]))
+    def expire(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0]), generated=st.integers(0, 2000))
+    def tick(self, seconds: float, generated: int) -> None:
+        self.world.now += seconds
+        progress = tuple((ticket, generated) for ticket in self.world.running.values())
+        readings = {name: Reading(2.0, 50.0, progress) for name in ("u0", "u1", "gone")}
+        self.world.apply(self.world.dispatcher.tick(self.world.now, readings))
+
+    @rule(name=st.sampled_from(["u0", "u1"]), healthy=st.sampled_from([True, True, False]))
+    def health(self, name: str, healthy: bool) -> None:
+        self.world.apply(self.world.dispatcher.health(name, healthy, self.world.now))
+
+    @rule(usage=st.sampled_from([0.2, 0.99]), models=st.sampled_from([("m",), ("m", "n"), ()]))
+    def telemetry(self, usage: float, models: tuple[str, ...]) -> None:
+        told = Telemetry(self.world.now, 3, 1, usage, 0, 800, 6, 5000, models)
+        self.world.apply(self.world.dispatcher.telemetry("u1", told, self.world.now))
+
+    @rule(draining=st.booleans(), seats=st.sampled_from([None, 1, 5]))
+    def operate(self, draining: bool, seats: int | None) -> None:
+        self.world.apply(self.world.dispatcher.drain_upstream("u1", draining, self.world.now))
+        self.world.apply(self.world.dispatcher.hold_limit("u0", seats, self.world.now))
+
+    @rule(classes=st.integers(1, 4), both=st.booleans())
+    def reconfigure(self, classes: int, both: bool) -> None:
+        wanted = SETTINGS[self.kind]
+        kept = wanted.upstreams if both else wanted.upstreams[:1]
+        changed = replace(wanted, classes=wanted.classes[-classes:], upstreams=kept)
+        self.world.apply(self.world.dispatcher.reconfigure(changed, self.world.now))
+        self.world.apply(self.world.dispatcher.reconfigure(wanted, self.world.now))
+
+    @invariant()
+    def books_agree(self) -> None:
+        state = self.world.dispatcher.snapshot(self.world.now)
+        assert state.held == len(self.world.running) + sum(one.aborting for one in state.upstreams)
+        assert sum(one.queued for one in state.classes) == len(self.world.waiting)
+        assert all(one.kv_reserved_tokens >= 0 for one in state.upstreams)
+
+    def teardown(self) -> None:
+        self.world.empty()
+
+
+class PlainMachine(Machine):
+    """No memory, no holdback, no quotas: then work never waits beside a free seat."""
+
+    kind = "plain"
+
+    @rule()
+    def telemetry(self) -> None:  # type: ignore[override]
+        """Left out: it would bring memory into play."""
+
+    @invariant()
+    def no_work_waits_beside_a_free_seat(self) -> None:
+        state = self.world.dispatcher.snapshot(self.world.now)
+        for one in state.upstreams:
+            usable = one.healthy and not one.draining and one.breaker == "closed"
+            seats = int(one.limit)
+            taken = sum(max(1, t.estimate.choices) for t in self.world.running.values() if t.upstream == one.name)
+            if usable and taken < seats and one.prefill_out_tokens == 0:
+                fits = [t for t in self.world.waiting.values() if one.name not in t.tried and not t.estimate.choices > 1]
+                heads = [t for t in self.world.waiting.values() if t.estimate.choices > 1]
+                assert not fits or heads, f"{fits} beside {one}"
+
+
+limits = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestTight = Machine.TestCase
+TestTight.settings = limits
+TestPlain = PlainMachine.TestCase
+TestPlain.settings = limits
