@@ -6,6 +6,7 @@ COPY requirements.lock ./
 RUN /opt/penstock/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY config config
+COPY grafana grafana
 COPY proxy proxy
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
  && /opt/penstock/bin/pip install --no-cache-dir --no-deps /wheel/*.whl

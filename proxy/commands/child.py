@@ -56,8 +56,9 @@ class Child:
             if pipe is not None:
                 pipe.close()
 
-    def running(self) -> bool:
-        return self._process.poll() is None
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def read_until(self, pattern: str) -> str:
         """The first group of `pattern` in what the child prints. CommandError when it ends or is silent too long."""

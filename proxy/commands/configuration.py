@@ -58,7 +58,11 @@ def run_check(arguments: Namespace) -> int:
         say_json({"valid": True, "hash": settings.hash(), "upstreams": [_row(entry) for entry in settings.upstreams]})
         return 0
     say(f"{arguments.file}: valid, hash {settings.hash()}")
-    say(table([("upstream", "url", "engine", "limit", "memory"), *(_row(u).values() for u in settings.upstreams)]))
+    say(
+        table(
+            [("upstream", "url", "engine", "limit", "memory"), *(tuple(_row(u).values()) for u in settings.upstreams)]
+        )
+    )
     return 0
 
 

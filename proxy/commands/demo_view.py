@@ -16,7 +16,7 @@ def line(state: State, elapsed_s: float) -> str:
     parts = [
         f"{elapsed_s:4.0f} s",
         *(
-            f"{one['name']}: limit {one['limit']:.1f} ({one['limit_reason']}), in flight {one['in_flight']}, "
+            f"{one['name']}: limit {one['limit']:.1f}{_reason(one)}, in flight {one['in_flight']}, "
             f"ITL {_ms(one['itl_ms'])} of {_ms(one['itl_target_ms'])} ms"
             for one in state["upstreams"]
         ),
@@ -33,7 +33,7 @@ def screen(state: State, elapsed_s: float, duration_s: float) -> str:
         top = max(one["limit"], one["in_flight"], one["engine_running"] or 0, 1)
         rows += [
             f"upstream {one['name']}",
-            f"  limit      {_bar(one['limit'], top)} {one['limit']:.1f}  ({one['limit_reason']})",
+            f"  limit      {_bar(one['limit'], top)} {one['limit']:.1f}{_reason(one)}",
             f"  in flight  {_bar(one['in_flight'], top)} {one['in_flight']}",
             f"  ITL        {_bar(one['itl_ms'] or 0, 2 * (one['itl_target_ms'] or 1))} "
             f"{_ms(one['itl_ms'])} ms, target {_ms(one['itl_target_ms'])} ms (middle of the bar)",
@@ -60,6 +60,10 @@ def _bar(value: float, top: float) -> str:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
+
+
+def _reason(upstream: State) -> str:
+    return f" ({upstream['limit_reason']})" if upstream["limit_reason"] else ""
 
 
 def _queued(state: State) -> int:

@@ -23,7 +23,7 @@ async def watch(arguments: Namespace, public_url: str, admin_url: str) -> None:
     on_terminal = sys.stdout.isatty()
     started_s = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        tasks.start("demo load", Load(session, tasks, public_url, arguments.rate, arguments.seed).run())
+        tasks.serve("demo load", Load(session, tasks, public_url, arguments.rate, arguments.seed).run)
         try:
             while (elapsed_s := time.monotonic() - started_s) < arguments.duration:
                 try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -50,7 +49,7 @@ def run(arguments: Namespace) -> int:
     overrides = overrides_of(arguments)
     settings = settings_from(arguments.config, overrides)
     if arguments.follow_stdin:
-        threading.Thread(target=_end_with_stdin, name="follow-stdin", daemon=True).start()
+        threading.Thread(target=end_with_stdin, name="follow-stdin", daemon=True).start()
     if settings.upstreams:
         say(f"penstock {__version__}: {len(settings.upstreams)} upstream(s), configuration {settings.hash()}")
         return _serve(arguments, overrides, settings, embedded=False)
@@ -112,9 +111,8 @@ def curl_line(public_url: str, settings: Settings) -> str:
     return f"curl -N {public_url}/v1/chat/completions -H 'content-type: application/json' -d '{json.dumps(body)}'"
 
 
-def _end_with_stdin() -> None:
+def end_with_stdin() -> None:
     """Waits for the end of standard input, then asks this process to drain."""
-    with contextlib.suppress(OSError):
-        while sys.stdin.buffer.read(4096):
-            pass
+    while os.read(sys.stdin.fileno(), 4096):  # unbuffered: a thread inside a buffered read would stop our exit
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
