@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from proxy.planning.accelerators import Accelerator
+from proxy.planning.accelerators import GIB, Accelerator
 from proxy.planning.budget import Budget, BudgetInput, Line, Provenance, gib, make_budget, plus
 from proxy.planning.engines import (
     ALIGNED_STATE_RELEASE,
@@ -138,18 +138,19 @@ def plan_capacity(
     shape = _chosen_shape(shape, request, engine)
     longest = request.max_model_len or shape.context_tokens or CONTEXT_DEFAULT
     fraction = request.fraction if request.fraction is not None else engine.default_fraction(tp)
+    total = _total_bytes(card, request)
     given = BudgetInput(
         shape=shape,
         card=card,
         engine=engine,
         tp=tp,
         fraction=fraction,
-        total_bytes=_total_bytes(card, request),
+        total_bytes=total,
         total_given=_exact_total(card, request),
         weights=_weights_line(shape, request, tp, disk_weights_bytes),
-        max_num_seqs=request.max_num_seqs or engine.default_seqs(card),
+        max_num_seqs=request.max_num_seqs or engine.default_seqs(card, total / GIB),
         max_num_seqs_given=request.max_num_seqs is not None,
-        batched_tokens=request.max_num_batched_tokens or engine.default_batched(card, longest),
+        batched_tokens=request.max_num_batched_tokens or engine.default_batched(total / GIB, longest),
         eager=request.eager,
         overhead=request.overhead,
         free_bytes=gib(request.free_memory_gib) if request.free_memory_gib is not None else None,

@@ -55,16 +55,16 @@ class Engine:
             return 0.92 if self.since(GRAPH_RELEASE) else 0.90
         return FRACTIONS[self.name]
 
-    def default_seqs(self, card: Accelerator) -> int:
+    def default_seqs(self, card: Accelerator, memory_gib: float) -> int:
         """vLLM's max_num_seqs: 1024 on cards of 70 GiB and more that are not A100, else 256."""
-        large = card.usable_gib >= LARGE_CARD_GIB and not card.name.startswith("a100")
+        large = memory_gib >= LARGE_CARD_GIB and not card.name.startswith("a100")
         return 1024 if large and not self.before(V1_RELEASE) else 256
 
-    def default_batched(self, card: Accelerator, longest: int) -> int:
+    def default_batched(self, memory_gib: float, longest: int) -> int:
         """Prefill tokens of one step."""
         if self.name == "vllm" and self.before(V1_RELEASE):
             return max(longest, 2048)  # the first engine did not chunk: one step holds a whole prompt
-        if self.name == "vllm" and card.usable_gib < LARGE_CARD_GIB:
+        if self.name == "vllm" and memory_gib < LARGE_CARD_GIB:
             return 2048
         return 4096 if self.name == "tgi" else 8192
 

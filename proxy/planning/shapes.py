@@ -103,6 +103,8 @@ def read_shape(config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = No
     weights, dtype = read_weight_format(model, Fields(sidecar, "hf_quant_config.json") if sidecar else None)
     groups = read_groups(model, kinds) + _encoder_groups(model, kinds)
     state = read_state(model, kinds.count(Kind.RECURRENT))
+    if not groups and state is None:
+        raise PlanError(f"{model.source}: no layer keeps a cache; is this a generative decoder?")
     hidden = hidden_width(model) if model.has(*HIDDEN_KEYS) else 0
     vocabulary = model.integer("vocab_size", low=0, high=2**26, default=0)
     countable = hidden and vocabulary and model.has(*HEAD_KEYS)

@@ -104,7 +104,7 @@ DIFFERENCES = (
     "TensorRT-LLM takes its fraction of the memory that is FREE after weights and activations, not of the total:"
     " (total - weights - activations) x 0.85 leaves more than total x 0.85 - weights - activations",
     "an 80 GB H100 gives a process 79.2 GiB = 85.0e9 bytes, more than the 80e9 of the budget in GB",
-    "embeddings and the output head stay at 16 bit in an fp8 checkpoint, so a rank holds 16.9 GiB (18.2 GB), not 17.5 GB",
+    "embeddings and the output head stay at 16 bit in an fp8 checkpoint: a rank holds 16.9 GiB (18.2 GB), not 17.5 GB",
 )
 
 
