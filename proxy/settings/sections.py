@@ -131,9 +131,7 @@ class Metrics(Section):
 
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = entry("info", "least level that is written")
-    format: Literal["auto", "json", "text"] = entry(
-        "auto", "auto: text on a terminal, else one JSON object per line"
-    )
+    format: Literal["auto", "json", "text"] = entry("auto", "auto: text on a terminal, else one JSON object per line")
     sample_rate: float = entry(1.0, "share of successful requests that get a line; all others always do", ge=0, le=1)
 
 
