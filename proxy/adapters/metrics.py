@@ -161,6 +161,7 @@ class Metrics:
         }
         self._totals: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._lag = self._histograms[LOOP_LAG.name].at()
+        self._engine_ttft = self._histograms[ENGINE_TTFT.name]
         for family in (PRIORITY_CLAMPED, PRIORITY_UNKNOWN, LOG_DROPPED):
             self._counters[family.name].at()  # 0 from the start, not absent: a first 1 would be no increase
         for result in RELOAD_RESULTS:
@@ -183,6 +184,8 @@ class Metrics:
         cells.duration.observe(record.duration_s)
         if record.ttft_s is not None:
             cells.ttft.observe(record.ttft_s)
+        if record.engine_ttft_s is not None:
+            self._engine_ttft.at(record.upstream).observe(record.engine_ttft_s)
         cells.input_tokens.value += record.prompt_tokens
         cells.output_tokens.value += record.output_tokens
         cells.cached_tokens.value += record.cached_tokens
@@ -214,9 +217,6 @@ class Metrics:
         tokens = round(count)
         if tokens > 0:
             self._histograms[ITL.name].at(upstream).observe_many(gap_s_sum / tokens, tokens)
-
-    def engine_ttft(self, upstream: str, seconds: float) -> None:
-        self._histograms[ENGINE_TTFT.name].at(upstream).observe(seconds)
 
     def loop_lag(self, seconds: float) -> None:
         self._lag.observe(seconds)

@@ -37,6 +37,7 @@ CONTENT_SECURITY = (
 )
 SAFE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 PAGE_HEADERS = {**SAFE_HEADERS, "Content-Security-Policy": CONTENT_SECURITY, "X-Frame-Options": "DENY"}
+EVENT_HEADERS = {**SAFE_HEADERS, "Content-Type": "text/event-stream"}
 PAGE_FILES = {
     "/": ("index.html", "text/html"),
     "/status.css": ("status.css", "text/css"),
@@ -234,11 +235,13 @@ class AdminListener:
         return web.Response(body=self._state_json(), content_type="application/json", headers=SAFE_HEADERS)
 
     async def _stream_events(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "HEAD":  # there is no body to wait for
+            return web.Response(headers=EVENT_HEADERS)
         if self._subscribers >= SUBSCRIBERS_MAX:
             raise AdminError(503, "too_many_subscribers", f"At most {SUBSCRIBERS_MAX} event streams are open at once.")
         self._subscribers += 1
         try:
-            stream = web.StreamResponse(headers={**SAFE_HEADERS, "Content-Type": "text/event-stream"})
+            stream = web.StreamResponse(headers=EVENT_HEADERS)
             await stream.prepare(request)
             await self._send_events(stream)
         finally:

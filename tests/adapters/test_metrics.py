@@ -25,6 +25,7 @@ GOOD = RequestRecord(
     upstream="vllm-0",
     streaming=True,
     ttft_s=0.65,
+    engine_ttft_s=0.6,
     prompt_tokens=100,
     output_tokens=20,
     cached_tokens=64,
@@ -63,6 +64,7 @@ def test_one_good_request_counts_in_every_family_it_belongs_to() -> None:
     assert (
         values(metrics, m.GOOD_REQUESTS) == values(metrics, m.REQUEST_DURATION) == values(metrics, m.TTFT) == {both: 2}
     )
+    assert values(metrics, m.ENGINE_TTFT) == {("vllm-0",): 2}
     assert values(metrics, m.GOOD_TOKENS) == {both: 40}
     assert values(metrics, m.TOKENS) == {("llama", "input"): 200, ("llama", "output"): 40}
     assert values(metrics, m.CACHED_TOKENS) == {("llama",): 128}
@@ -75,8 +77,11 @@ def test_one_good_request_counts_in_every_family_it_belongs_to() -> None:
 
 def test_a_request_that_gave_no_byte_has_no_time_to_first_token() -> None:
     metrics = Metrics(CONFIG)
-    metrics.request_ended(replace(GOOD, outcome=Outcome.QUEUE_FULL, ttft_s=None, good=False, output_tokens=0))
+    metrics.request_ended(
+        replace(GOOD, outcome=Outcome.QUEUE_FULL, ttft_s=None, engine_ttft_s=None, good=False, output_tokens=0)
+    )
     assert values(metrics, m.TTFT) == {("llama", "high"): 0}
+    assert values(metrics, m.ENGINE_TTFT) == {}
     assert values(metrics, m.GOOD_REQUESTS) == {("llama", "high"): 0}
     assert values(metrics, m.WASTED_TOKENS) == {}
 
@@ -135,7 +140,6 @@ def test_events_beside_requests() -> None:
     metrics.retry("vllm-0", "connect")
     metrics.inter_token("vllm-0", gap_s_sum=3.3, count=100)
     metrics.inter_token("vllm-0", gap_s_sum=0.0, count=0)
-    metrics.engine_ttft("vllm-0", 0.1)
     metrics.loop_lag(0.002)
     metrics.config_reload("applied")
     metrics.log_dropped(3)
@@ -144,7 +148,6 @@ def test_events_beside_requests() -> None:
         (m.LIMIT_CHANGES, {("vllm-0", "up", "headroom"): 1}),
         (m.RETRIES, {("vllm-0", "connect"): 1}),
         (m.ITL, {("vllm-0",): 100}),
-        (m.ENGINE_TTFT, {("vllm-0",): 1}),
         (m.LOOP_LAG, {(): 1}),
         (m.RELOADS, {("applied",): 1, ("invalid",): 0}),
         (m.LOG_DROPPED, {(): 3}),

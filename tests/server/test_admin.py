@@ -283,6 +283,7 @@ def test_events_come_again_and_again_and_end_with_the_listener() -> None:
     async def scene(client: Client) -> None:
         async with client.session.get(client.base + "/admin/events") as answer:
             assert answer.content_type == "text/event-stream"
+            assert (await client.ask("HEAD", "/admin/events"))[2].content_type == "text/event-stream"
             for _ in range(3):
                 assert (await next_event(answer))["version"] == 1
             await client.listener.close()
