@@ -41,7 +41,7 @@ class Provenance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One signed entry of the budget, in bytes; `low` and `high` bound its magnitude."""
+    """One signed entry of the budget, in bytes, and its bounds: low <= bytes <= high."""
 
     name: str
     bytes: int
@@ -63,11 +63,11 @@ class Budget:
 
     @property
     def low(self) -> int:
-        return max(0, sum(min(line.low, line.high) for line in self.lines))
+        return max(0, sum(line.low for line in self.lines))
 
     @property
     def high(self) -> int:
-        return max(0, sum(max(line.low, line.high) for line in self.lines))
+        return max(0, sum(line.high for line in self.lines))
 
     def bytes_of(self, name: str) -> int:
         return sum(line.bytes for line in self.lines if line.name == name)
@@ -103,7 +103,7 @@ def plus(name: str, size: int, provenance: Provenance, slack: int = 0, note: str
 
 def minus(name: str, size: int, low: int, high: int, note: str) -> Line:
     """An estimated subtraction whose magnitude lies in low..high."""
-    return Line(name, -size, Provenance.ESTIMATED, -low, -high, note)
+    return Line(name, -size, Provenance.ESTIMATED, -high, -low, note)
 
 
 def make_budget(given: BudgetInput) -> Budget:
@@ -168,16 +168,10 @@ def _sglang(given: BudgetInput) -> list[Line]:
 
 def _of_free(given: BudgetInput, lines: list[Line]) -> list[Line]:
     """TensorRT-LLM: the fraction is of what is free once weights and activations are in."""
-    free = max(0, sum(line.bytes for line in lines))
-    kept = free - int(free * given.fraction)
-    share = 1 - given.fraction
-    low = max(0, sum(min(line.low, line.high) for line in lines))
-    high = max(0, sum(max(line.low, line.high) for line in lines))
+    left = (sum(line.bytes for line in lines), sum(line.low for line in lines), sum(line.high for line in lines))
+    kept, low, high = (free - int(free * given.fraction) for free in (max(0, size) for size in left))
     note = f"1 - {given.fraction:g} of free memory"
-    return [
-        *lines,
-        Line("outside the free fraction", -kept, Provenance.EXACT, -int(low * share), -int(high * share), note),
-    ]
+    return [*lines, Line("outside the free fraction", -kept, Provenance.EXACT, -high, -low, note)]
 
 
 def trt_activation(given: BudgetInput) -> Line:

@@ -255,7 +255,7 @@ def _weights_line(shape: ModelShape, request: PlanRequest, tp: int, disk_bytes: 
     size = shape.counted.weight_bytes(shape.weights) // ranks
     low, high = int(size * (1 - WEIGHT_SLACK_LOW)), int(size * (1 + WEIGHT_SLACK_HIGH))
     note = f"{shape.counted.total / 1e9:.2f} B parameters as {shape.weights.name} / {ranks} ranks"
-    return Line("weights", -size, Provenance.ESTIMATED, -low, -high, note)
+    return Line("weights", -size, Provenance.ESTIMATED, -high, -low, note)
 
 
 def _cache(given: BudgetInput, request: PlanRequest, kv_dtype: str) -> AnyCache:

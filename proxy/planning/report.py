@@ -48,7 +48,7 @@ def as_json(plan: CapacityPlan) -> dict[str, Any]:
         "weights_bytes": plan.weights_bytes,
         "budget": [
             {"name": line.name, "bytes": line.bytes, "provenance": str(line.provenance), "note": line.note}
-            | {"low": min(line.low, line.high), "high": max(line.low, line.high)}
+            | {"low": line.low, "high": line.high}
             for line in plan.budget.lines
         ],
         "seats": {
@@ -117,9 +117,10 @@ def head_rows(plan: CapacityPlan) -> list[Row]:
 
 def budget_rows(plan: CapacityPlan) -> list[Row]:
     rows: list[Row] = [("memory of one GPU", "GiB", "low", "high", "provenance", "")]
-    for line in plan.budget.lines:
-        low, high = sorted((line.low, line.high))
-        rows.append((line.name, gib(line.bytes), gib(low), gib(high), str(line.provenance), line.note))
+    rows += [
+        (line.name, gib(line.bytes), gib(line.low), gib(line.high), str(line.provenance), line.note)
+        for line in plan.budget.lines
+    ]
     budget = plan.budget
     rows.append(("= KV cache", gib(budget.kv_bytes), gib(budget.low), gib(budget.high), "", ""))
     return rows

@@ -35,18 +35,20 @@ class SplitCache:
         return Fraction(kv_bytes) / (1 + STATE_RATIO) if self.sequence_bytes else Fraction(kv_bytes)
 
     def tokens(self, kv_bytes: int, longest: int) -> int:
-        """Tokens of the full pool, the figure that the engine prints; `longest` plays no part."""
+        """Tokens of the full pool, the figure that the engine prints; without such layers, seats x `longest`."""
         cost = self.full_bytes + SLIDING_RATIO * self.sliding_bytes
-        return (
-            int(self._token_pool(kv_bytes) / cost) if kv_bytes > 0 and cost else max(0, longest if kv_bytes > 0 else 0)
-        )
+        if not cost:
+            return int(self.seats(kv_bytes, longest) * longest)
+        return max(0, int(self._token_pool(kv_bytes) / cost))
 
     def seats(self, kv_bytes: int, length: int) -> float:
         """Requests of `length` tokens that every pool has room for (not rounded)."""
-        tokens = self.tokens(kv_bytes, length)
-        bounds = [tokens / length]
+        bounds = []
+        if self.full_bytes:
+            bounds.append(self.tokens(kv_bytes, length) / length)
         if self.sliding_bytes:
-            bounds.append(float(SLIDING_RATIO) * tokens / min(length, self.window_tokens))
+            tokens = float(SLIDING_RATIO) * self.tokens(kv_bytes, length)
+            bounds.append(tokens / min(length, self.window_tokens))
         if self.sequence_bytes:
             slots = kv_bytes * STATE_RATIO / (1 + STATE_RATIO) / self.sequence_bytes
             bounds.append(float(slots / STATES_PER_REQUEST))
