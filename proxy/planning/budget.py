@@ -155,7 +155,7 @@ def _vllm(given: BudgetInput) -> list[Line]:
 
 
 def _sglang(given: BudgetInput) -> list[Line]:
-    context = 0 if given.total_given else gib(SGLANG_CONTEXT_GIB) + nccl_bytes(given.tp)
+    context = 0 if given.total_given or given.overhead else gib(SGLANG_CONTEXT_GIB) + nccl_bytes(given.tp)
     free = given.total_bytes - context
     kept = free - int(free * given.fraction)
     lines = [total_line(given)]
