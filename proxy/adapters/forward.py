@@ -30,9 +30,29 @@ class Exchange:
 
     __slots__ = (
         "answer_headers",
-        "early", "begun", "connection", "ended", "events", "granted_s", "head_seen", "held", "inbound",
-        "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "status", "streamed",
-        "tail", "ticket", "ttft_s", "upload_started",
+        "begun",
+        "connection",
+        "early",
+        "ended",
+        "events",
+        "granted_s",
+        "head_seen",
+        "held",
+        "inbound",
+        "lane",
+        "last_read_s",
+        "last_token_s",
+        "paused",
+        "reason",
+        "relay",
+        "reused",
+        "sink",
+        "status",
+        "streamed",
+        "tail",
+        "ticket",
+        "ttft_s",
+        "upload_started",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, sink: Sink, inbound: Inbound, ticket: Ticket) -> None:

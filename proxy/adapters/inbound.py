@@ -32,6 +32,7 @@ class Inbound:
     method: bytes = b"GET"
     target: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    head_bytes: int = 0  # read until the head was complete; the first bytes of the body may be counted in
     version: str = "1.1"
     keep_alive: bool = True
     body: list[bytes] = field(default_factory=list)

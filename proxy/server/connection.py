@@ -9,28 +9,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import httptools
 
 from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import Inbound
+from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.records import RequestRecord
+from proxy.adapters.relay import Relay
 from proxy.server import deadlines
 from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, render, stream_error
-from proxy.server.intake import Rejected
+from proxy.server.intake import HEAD_MAX_BYTES, Intake, Rejected, head_fault
 from proxy.types import Outcome, Phase, Refuse
 from proxy.wire.errors import BadRequest
 
-if TYPE_CHECKING:
-    from proxy.server.public import Listener
-
 WRITE_HIGH_BYTES = 1 << 18
-HEAD_MAX_BYTES = 64 * 1024  # nginx allows 4 x 8 kB, Envoy 60 kB
-TARGET_MAX_BYTES = 8 * 1024
-HEADERS_MAX = 128
 PIPELINE_MAX_BYTES = 1 << 20
 DISCARD_S = 2.0  # a refused upload is read on for this long, so that its client sees the answer and no reset
 JOIN_MAX_BYTES = 1 << 16
+
+
+class Home(Protocol):
+    """What a connection needs of its listener."""
+
+    intake: Intake
+    account: ByteAccount
+    record: Callable[[RequestRecord], None]
+    failed: Callable[[str, BaseException], None]
+    clock: Callable[[], float]
+    head_timeout_s: float
+    write_timeout_s: float
+    draining: bool
+
+    def new_id(self) -> str: ...
+    def relay_for(self, inbound: Inbound) -> Relay: ...
+    def opened(self, connection: ClientConnection) -> None: ...
+    def closed(self, connection: ClientConnection) -> None: ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -42,7 +57,7 @@ class ClientConnection(asyncio.Protocol):
         "stalled_since_s", "transport",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Home) -> None:
         self.listener = listener
         self.transport: asyncio.Transport | None = None
         self.client_ip = b"unknown"
@@ -145,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
         inbound.method = self.parser.get_method()
         inbound.version = self.parser.get_http_version()
         inbound.keep_alive = self.parser.should_keep_alive()
-        self.head_bytes = 0
+        inbound.head_bytes, self.head_bytes = self.head_bytes, 0
         self.inbox.append(inbound)
 
     def on_body(self, piece: bytes) -> None:
@@ -241,10 +256,9 @@ class ClientConnection(asyncio.Protocol):
         """Sizes of a head that is still coming, and bytes that were not HTTP."""
         inbound = self.parsing
         if self.pending_row is None and inbound is not None and not self.inbox:
-            if len(inbound.target) > TARGET_MAX_BYTES:
-                self.pending_row = BY_CODE["uri_too_long"]
-            elif self.head_bytes > HEAD_MAX_BYTES or len(inbound.headers) > HEADERS_MAX:
-                self.pending_row = BY_CODE["header_too_large"]
+            inbound.head_bytes = self.head_bytes
+            too_long = self.head_bytes > HEAD_MAX_BYTES
+            self.pending_row = head_fault(inbound) or (BY_CODE["header_too_large"] if too_long else None)
         if self.pending_row is not None and not self.inbox:
             row, self.pending_row = self.pending_row, None
             lost = inbound or Inbound(self.listener.clock(), self.client_ip)

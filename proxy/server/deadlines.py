@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections import deque
+from typing import Protocol
 
-from proxy.server.errors import BY_OUTCOME
-from proxy.server.intake import Rejected
+from proxy.adapters.forward import Exchange
+from proxy.adapters.inbound import Inbound
+from proxy.server.errors import BY_OUTCOME, Refusal
+from proxy.server.intake import Intake, Rejected
 from proxy.types import Outcome
-
-if TYPE_CHECKING:
-    from proxy.server.connection import ClientConnection
 
 IDLE_S = 75.0  # nginx's keepalive_timeout
 
 
-def sweep(connection: ClientConnection, now: float) -> None:
+class Bounds(Protocol):
+    """What the listener says about time."""
+
+    intake: Intake
+    head_timeout_s: float
+    write_timeout_s: float
+    draining: bool
+
+
+class Watched(Protocol):
+    """A connection, as its deadlines see it."""
+
+    transport: asyncio.Transport | None
+    inbox: deque[Inbound]
+    exchange: Exchange | None
+    parsing: Inbound | None
+    paused: bool
+    closing: bool
+    discard_until_s: float
+    since_s: float
+    stall_bytes: int
+    stalled_since_s: float
+
+    @property
+    def listener(self) -> Bounds: ...
+    def reject(self, inbound: Inbound, rejected: Rejected) -> None: ...
+    def refuse_now(self, inbound: Inbound, row: Refusal) -> None: ...
+    def evict(self, rejected: Rejected) -> None: ...
+
+
+def sweep(connection: Watched, now: float) -> None:
     """End whatever is overdue. Each state has one deadline."""
     transport = connection.transport
     if transport is None:
@@ -39,7 +70,7 @@ def sweep(connection: ClientConnection, now: float) -> None:
         transport.close()
 
 
-def _upload(connection: ClientConnection, now: float) -> None:
+def _upload(connection: Watched, now: float) -> None:
     """A body that is streamed through: its time stands still while its request is queued."""
     exchange = connection.exchange
     assert exchange is not None
@@ -51,7 +82,7 @@ def _upload(connection: ClientConnection, now: float) -> None:
         connection.evict(Rejected(BY_OUTCOME[Outcome.BODY_TIMEOUT]))
 
 
-def _stall(connection: ClientConnection, now: float) -> None:
+def _stall(connection: Watched, now: float) -> None:
     """A client that takes nothing of what waits for it, for `listen.write_timeout_s`, has stalled."""
     transport = connection.transport
     assert transport is not None

@@ -26,6 +26,9 @@ from proxy.wire.routes import MODEL_PREFIX, READ, Route, find_route, split_targe
 from proxy.wire.scan import BodyScanner
 
 DRAIN_RETRY_S = 5.0  # long enough for a load balancer to have noticed
+HEAD_MAX_BYTES = 64 * 1024  # nginx allows 4 x 8 kB, Envoy 60 kB
+HEADER_MAX_BYTES = TARGET_MAX_BYTES = 8 * 1024  # nginx's large_client_header_buffers
+HEADERS_MAX = 128
 VERSIONS = frozenset({"1.0", "1.1"})
 HEALTH = b'{"status":"ok"}'
 
@@ -53,6 +56,18 @@ class Rejected(Exception):  # noqa: N818 - an ending of a request, not a fault
             else Refusal(bad.status, INVALID, bad.code, bad.message, Outcome.BAD_REQUEST, retry=False)
         )
         return cls(row, param=bad.param)
+
+
+def head_fault(inbound: Inbound) -> Refusal | None:
+    """The row for a head, whole or still coming, that is beyond its bounds."""
+    if inbound.head_bytes > HEADER_MAX_BYTES:
+        if len(inbound.target) > TARGET_MAX_BYTES:
+            return BY_CODE["uri_too_long"]
+        if any(len(name) + len(value) > HEADER_MAX_BYTES for name, value in inbound.headers):
+            return BY_CODE["header_too_large"]
+        if sum(len(name) + len(value) for name, value in inbound.headers) > HEAD_MAX_BYTES:
+            return BY_CODE["header_too_large"]
+    return BY_CODE["header_too_large"] if len(inbound.headers) > HEADERS_MAX else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +118,9 @@ class Intake:
             raise Rejected.of(bad) from None
 
     def _check_head(self, inbound: Inbound) -> bytes | None:
+        fault = head_fault(inbound)
+        if fault is not None:
+            raise Rejected(fault)
         if inbound.version not in VERSIONS:
             raise Rejected(BY_CODE["http_version_not_supported"])
         if inbound.method in (b"CONNECT", b"TRACE"):

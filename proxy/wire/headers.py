@@ -28,7 +28,7 @@ SPELLING_BYTES_MAX = 64
 
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 CONTROLS = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
-_REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % REQUEST_ID_CHARS_MAX)
+_REQUEST_ID = re.compile(rb"[0-9A-Za-z._~:/+=@,;|#-]{1,%d}" % REQUEST_ID_CHARS_MAX)  # nothing that JSON escapes
 _BOUNDARY = re.compile(r"[ !#-\[\]-~]*[!#-\[\]-~]")
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b""})
 

@@ -65,7 +65,7 @@ function tables(state) {
     state.upstreams.map((one) => {
       const words = [one.healthy ? "up" : "down", one.draining ? "draining" : "", one.breaker === "closed" ? "" : "breaker " + one.breaker.replace("_", " ")];
       const well = one.healthy && one.breaker === "closed";
-      const late = one.itl_ms !== null && one.itl_ms > one.itl_target_ms;
+      const late = one.itl_ms !== null && one.itl_target_ms !== null && one.itl_ms > one.itl_target_ms;
       return [[one.name], [words.filter(Boolean).join(", "), well ? "" : "bad"],
         [shown(Math.floor(one.limit)) + (one.limit_held ? " (held)" : "")], [shown(one.ceiling_seats)],
         [shown(one.in_flight) + (one.aborting ? " + " + one.aborting + " aborting" : "")],
