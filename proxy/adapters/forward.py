@@ -28,32 +28,13 @@ SHED_STATUSES = frozenset({429, 503})
 class Exchange:
     """The ticket's client. Created when the body has been read, gone when the last byte has been relayed."""
 
+    # fmt: off
     __slots__ = (
-        "answer_headers",
-        "begun",
-        "connection",
-        "early",
-        "ended",
-        "events",
-        "granted_s",
-        "head_seen",
-        "held",
-        "inbound",
-        "lane",
-        "last_read_s",
-        "last_token_s",
-        "paused",
-        "reason",
-        "relay",
-        "reused",
-        "sink",
-        "status",
-        "streamed",
-        "tail",
-        "ticket",
-        "ttft_s",
-        "upload_started",
-    )  # fmt: skip
+        "answer_headers", "begun", "connection", "early", "ended", "events", "granted_s", "head_seen", "held",
+        "inbound", "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "status",
+        "streamed", "tail", "ticket", "ttft_s", "upload_started",
+    )
+    # fmt: on
 
     def __init__(self, relay: Relay, sink: Sink, inbound: Inbound, ticket: Ticket) -> None:
         self.relay, self.sink, self.inbound, self.ticket = relay, sink, inbound, ticket

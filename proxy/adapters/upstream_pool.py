@@ -38,25 +38,12 @@ class Exchange(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection. Carries at most one exchange; closes on anything that it did not ask for."""
 
+    # fmt: off
     __slots__ = (
-        "chunked_or_sized",
-        "close_delimited",
-        "complete",
-        "exchange",
-        "head_bytes",
-        "headers",
-        "idle_since_s",
-        "in_head",
-        "keep_alive",
-        "on_body",
-        "on_lost",
-        "parser",
-        "pieces",
-        "pool",
-        "reason",
-        "status",
-        "transport",
+        "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers", "idle_since_s",
+        "in_head", "keep_alive", "on_body", "on_lost", "parser", "pieces", "pool", "reason", "status", "transport",
     )
+    # fmt: on
 
     def __init__(self, pool: UpstreamPool) -> None:
         self.pool = pool

@@ -51,11 +51,13 @@ class Home(Protocol):
 class ClientConnection(asyncio.Protocol):
     """Protocol, parser callbacks and `Sink` in one object: a request costs no further ones on this side."""
 
+    # fmt: off
     __slots__ = (
         "advancing", "bad_upload", "chunked", "client_ip", "closing", "discard_until_s", "exchange", "head_bytes",
         "http10", "inbox", "listener", "parser", "parsing", "paused", "pending_row", "since_s", "stall_bytes",
         "stalled_since_s", "transport",
-    )  # fmt: skip
+    )
+    # fmt: on
 
     def __init__(self, listener: Home) -> None:
         self.listener = listener
