@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import web
 
+import proxy.simulator.server.bodies as bodies
+import proxy.simulator.server.passes as passes
 from proxy import __version__
 from proxy.simulator.engine import Engine
 from proxy.simulator.profiles import EngineProfile
-from proxy.simulator.server import bodies, passes
 from proxy.simulator.server.bodies import Asked, Field, RefusedError
 from proxy.simulator.server.event_answers import MessagesAnswer, ResponsesAnswer, SpeechAnswer
 from proxy.simulator.server.exposition import CONTENT_TYPE, exposition
