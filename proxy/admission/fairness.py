@@ -92,7 +92,7 @@ class FairQueue:
         self._flows_max = flows_max
         self._flows: OrderedDict[str, Flow] = OrderedDict()
         self._lanes: dict[str, Lane] = {}
-        self._served_debt = -inf
+        self._served = Flow("", 1.0)  # served last; nobody yet
         self.waiting = 0
         self.cost = 0.0
         self.backlogged_weight = 0.0
@@ -186,8 +186,8 @@ class FairQueue:
 
     def charge(self, tenant: str, cost: float, now: float) -> None:
         """The flow is served now."""
-        flow = self._flows[tenant]
-        flow.debt = self._served_debt = _add(flow.debt, cost / flow.weight, now / self._half_life_s)
+        flow = self._served = self._flows[tenant]
+        flow.debt = _add(flow.debt, cost / flow.weight, now / self._half_life_s)
 
     def correct(self, tenant: str, cost: float, charged_s: float) -> None:
         """What was charged at `charged_s` has turned out to cost this much more (negative: less)."""
@@ -205,7 +205,8 @@ class FairQueue:
         for flow in other._flows.values():
             mine = self._touch(flow.tenant, flow.weight)
             mine.debt = max(mine.debt, flow.debt)
-        self._served_debt = max(self._served_debt, other._served_debt)
+        if other._served.debt > self._served.debt:
+            self._served = self._flows.get(other._served.tenant, other._served)
 
     def _touch(self, tenant: str, weight: float) -> Flow:
         flow = self._flows.get(tenant)
@@ -225,14 +226,14 @@ class FairQueue:
             return
         oldest = [flow for flow, _ in zip(self._flows.values(), range(EVICTION_SCAN), strict=False)]
         for flow in oldest:
-            if flow.waiting == 0 and flow.debt <= self._served_debt:
+            if flow.waiting == 0 and flow.debt <= self._served.debt:
                 del self._flows[flow.tenant]
             elif flow.waiting:
                 self._flows.move_to_end(flow.tenant)
 
     def _floor(self) -> float:
         tops = [line.flow.debt for lane in self._lanes.values() if (line := self._least(lane.ready, Place.READY))]
-        return min(tops) if tops else self._served_debt
+        return min(tops) if tops else self._served.debt
 
     def _rank(self, lane_key: str, line: Line, place: Place) -> None:
         """Put the line where it belongs now; what a heap still holds of it is void."""

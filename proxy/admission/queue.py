@@ -28,7 +28,7 @@ from proxy.types import Ticket
 
 ACTIVE_S = 60.0
 SMALL_LIMIT = 16
-AGING_SHARE = 0.1
+AGING_EVERY = 10  # dispatches, of which one may be a promotion
 MEAN_GAIN = 0.05
 LAG_MEAN_COSTS_MAX = 10.0  # what a class may be owed: one that could not run must not flood the rest afterwards
 
@@ -93,7 +93,8 @@ class AdmissionQueue:
         self.fair = [FairQueue() for _ in classes]
         self._standing = [_Standing() for _ in classes]
         self._aged: dict[tuple[str, int], EntryHeap] = {}
-        self._promotions = 0.0
+        self._mean_cost = 0.0
+        self._unpromoted = 0  # dispatches since the last promotion
         self.promoted = 0
 
     @property
@@ -136,11 +137,12 @@ class AdmissionQueue:
         self.fair[index].charge(ticket.tenant, cost, now)
         own = self._standing[index]
         own.mean_cost += (cost - own.mean_cost) * (MEAN_GAIN if own.mean_cost else 1.0)
+        self._mean_cost += (cost - self._mean_cost) * (MEAN_GAIN if self._mean_cost else 1.0)
         self._accrue(cost)
         own.lag -= cost if choice.owed else min(cost, max(0.0, own.lag))
-        self._promotions = min(1.0, self._promotions + AGING_SHARE)
+        self._unpromoted += 1
         if choice.band < index:
-            self._promotions -= 1.0
+            self._unpromoted = 0
             self.promoted += 1
 
     def correct(self, ticket: Ticket, cost: float, owed: bool) -> None:
@@ -166,27 +168,30 @@ class AdmissionQueue:
 
     def owes(self, index: int) -> bool:
         """True if the class is owed service under its floor."""
-        standing = self._standing[index]
-        return self.fair[index].waiting > 0 and standing.lag > standing.mean_cost
+        return self.fair[index].waiting > 0 and self._standing[index].lag > self._quantum(index)
 
     def lag(self, index: int) -> float:
         """Service that a class is owed, in units of cost."""
         return self._standing[index].lag
 
+    def _quantum(self, index: int) -> float:
+        """q_c, or the mean of all classes until this one has been served."""
+        return self._standing[index].mean_cost or self._mean_cost
+
     def _accrue(self, cost: float) -> None:
         """Service was given: every class that waits is owed its floor of it."""
-        for config, standing, fair in zip(self.classes, self._standing, self.fair, strict=True):
-            if fair.waiting and config.floor:
-                most = LAG_MEAN_COSTS_MAX * max(standing.mean_cost, cost)
+        for index, (config, standing) in enumerate(zip(self.classes, self._standing, strict=True)):
+            if config.floor and self.fair[index].waiting:
+                most = LAG_MEAN_COSTS_MAX * self._quantum(index)
                 standing.lag = min(standing.lag + config.floor * cost, most)
 
     def _owed(self, lane: str, over_cap: Callable[[str], bool]) -> Choice | None:
         """The head of the class that is owed most, measured in its own mean cost."""
         found, most = None, 0.0
-        for index, (standing, fair) in enumerate(zip(self._standing, self.fair, strict=True)):
+        for index, fair in enumerate(self.fair):
             if not self.owes(index):
                 continue
-            ratio = standing.lag / standing.mean_cost if standing.mean_cost else inf
+            ratio = self._standing[index].lag / self._quantum(index)
             if ratio > most and (entry := fair.head(lane, over_cap)) is not None:
                 found, most = Choice(entry, index, owed=True), ratio
         return found
@@ -194,7 +199,7 @@ class AdmissionQueue:
     def _aged_below(self, lane: str, index: int, now: float) -> Choice | None:
         """The oldest ticket of the class below, if it has waited long enough and promotions are left."""
         heap = self._aged.get((lane, index + 1))
-        entry = heap.peek() if heap is not None and self._promotions >= 1.0 else None
+        entry = heap.peek() if heap is not None and self._unpromoted >= AGING_EVERY - 1 else None
         if entry is None or entry.aged_s > now or not self.fair[index + 1].eligible(entry):
             return None
         return Choice(entry, index, owed=False)

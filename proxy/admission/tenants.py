@@ -68,7 +68,7 @@ class Tenant:
             waits.append((self.requests.wait_s(1.0, now), "requests per minute"))
         if self.tokens is not None:
             waits.append((self.tokens.wait_s(tokens, now), "tokens per minute"))
-        return max(waits)
+        return max(waits, key=lambda wait: wait[0])
 
     def charge(self, requests: float, tokens: float) -> None:
         """Count against the quotas; negative gives back."""
@@ -122,8 +122,8 @@ class TenantBook:
     def reserve_bytes(self, name: str, count: int, now: float) -> bool:
         """Count body bytes if they fit: the whole queue's bound, and this tenant's share where there are several."""
         tenant = self.get(name, now)
-        own_max = self.share(self.queue.max_bytes)
-        if self.body_bytes + count > self.queue.max_bytes or tenant.body_bytes + count > own_max:
+        whole = self.queue.max_bytes
+        if self.body_bytes + count > whole or tenant.body_bytes + count > (self.share(whole) or whole):
             return False
         tenant.body_bytes += count
         self.body_bytes += count
@@ -136,9 +136,9 @@ class TenantBook:
         tenant.body_bytes -= count
         self.body_bytes -= count
 
-    def share(self, whole: int) -> int:
-        """How much of a bound one tenant may use; all of it while it is the only one."""
-        return whole if len(self._tenants) < 2 else max(1, int(self.queue.tenant_share * whole))
+    def share(self, whole: int) -> int | None:
+        """How much of a bound one tenant may use; None: no bound of its own, while it is the only one."""
+        return None if len(self._tenants) < 2 else max(1, int(self.queue.tenant_share * whole))
 
     def busiest(self, count: int) -> list[Tenant]:
         """Tenants that hold most, at most `count`, without idle ones."""

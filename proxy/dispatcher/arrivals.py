@@ -62,8 +62,8 @@ def on_waiting(board: Board, job: Job, now: float) -> Refusal | None:
     most = tenant.config.max_queued
     if most is not None and tenant.queued > most:
         return Refusal(Outcome.RATE_LIMITED, "waiting requests of the tenant", drain_s(job.pool))
-    places = board.config.classes[ticket.class_index].queue_max
-    if tenant.queued_in[ticket.class_index] > board.tenants.share(places):
+    share = board.tenants.share(board.config.classes[ticket.class_index].queue_max)
+    if share is not None and tenant.queued_in[ticket.class_index] > share:
         return Refusal(Outcome.RATE_LIMITED, "share of the queue", drain_s(job.pool))
     wait_s = job.pool.wait_s(entry)
     if wait_s is not None and wait_s > PATIENCE * (ticket.expires_s - now):

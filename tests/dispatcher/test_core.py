@@ -310,7 +310,9 @@ class Machine(RuleBasedStateMachine):
         self.world = World(SETTINGS[self.kind])
         self.aborting: list[Ticket] = []
 
-    @rule(tenant=st.sampled_from("abc"), rank=st.integers(0, 3), prompt=st.sampled_from([10, 400, 9000]), data=st.data())
+    @rule(
+        tenant=st.sampled_from("abc"), rank=st.integers(0, 3), prompt=st.sampled_from([10, 400, 9000]), data=st.data()
+    )
     def arrive(self, tenant: str, rank: int, prompt: int, data: st.DataObject) -> None:
         self.world.arrive(
             tenant,
@@ -406,7 +408,7 @@ class PlainMachine(Machine):
     kind = "plain"
 
     @rule()
-    def telemetry(self) -> None:  # type: ignore[override]
+    def telemetry(self) -> None:
         """Left out: it would bring memory into play."""
 
     @invariant()
@@ -417,7 +419,9 @@ class PlainMachine(Machine):
             seats = int(one.limit)
             taken = sum(max(1, t.estimate.choices) for t in self.world.running.values() if t.upstream == one.name)
             if usable and taken < seats and one.prefill_out_tokens == 0:
-                fits = [t for t in self.world.waiting.values() if one.name not in t.tried and not t.estimate.choices > 1]
+                fits = [
+                    t for t in self.world.waiting.values() if one.name not in t.tried and not t.estimate.choices > 1
+                ]
                 heads = [t for t in self.world.waiting.values() if t.estimate.choices > 1]
                 assert not fits or heads, f"{fits} beside {one}"
 
