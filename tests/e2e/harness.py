@@ -21,6 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.scripted_upstream import HOST, LONGEST_WAIT_S, wait_for
 
+ROOT = Path(__file__).parent.parent.parent
+
 
 def free_port() -> int:
     with socket.create_server((HOST, 0)) as server:
@@ -39,6 +41,7 @@ class ProxyProcess:
         self.config_path = folder / "penstock.yaml"
         self.config_path.write_text(yaml.safe_dump(config))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        environment["PYTHONPATH"] = str(ROOT)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path)],
@@ -84,6 +87,20 @@ class ProxyProcess:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def record(self, request_id: str) -> dict[str, Any]:
+        """The log line of a request that has ended."""
+
+        def line() -> dict[str, Any] | None:
+            found = [json.loads(text) for text in self.log().splitlines() if f'"request_id":"{request_id}"' in text]
+            return next((one for one in found if one["event"] == "request"), None)
+
+        found: dict[str, Any] = wait_for(line, f"the log line of {request_id}", 2.0)
+        return found
+
+    def wait_metric(self, expected: float, name: str, **labels: str) -> None:
+        """The page is rendered at most once a second."""
+        wait_for(lambda: self.metric(name, **labels) == expected, f"{name} {labels} = {expected}", 3.0)
+
     def stop(self, timeout_s: float = LONGEST_WAIT_S) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -119,7 +136,8 @@ def running(folder: Path, settings: Mapping[str, Any], ready: str = "/ready") ->
     proxy = ProxyProcess(folder, settings)
     try:
         yield proxy.wait_alive(ready)
-        assert_clean(proxy)
+        if proxy.process.poll() is None:
+            assert_clean(proxy)
     finally:
         code = proxy.stop()
     assert code == 0, proxy.log()[-2000:]

@@ -10,6 +10,8 @@ from typing import Any
 
 from tests.e2e.scripted_upstream import HOST, LONGEST_WAIT_S, RST_ON_CLOSE
 
+CHAT = "/v1/chat/completions"
+
 
 @dataclass
 class Answer:
@@ -35,7 +37,11 @@ class RawClient:
         if receive_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.socket.settimeout(LONGEST_WAIT_S)
-        self.socket.connect((HOST, port))
+        try:
+            self.socket.connect((HOST, port))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest = b""
 
@@ -125,7 +131,7 @@ class RawClient:
         return True
 
 
-def post(body: object, path: str = "/v1/chat/completions", headers: Sequence[str] = ()) -> bytes:
+def post(body: object, path: str = CHAT, headers: Sequence[str] = ()) -> bytes:
     """A whole request; `body` is bytes, or is written as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"POST {path} HTTP/1.1", "Host: proxy", "Content-Type: application/json", *headers]
@@ -134,3 +140,20 @@ def post(body: object, path: str = "/v1/chat/completions", headers: Sequence[str
 
 def chat(model: str = "m", **more: object) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": "hello"}], **more}
+
+
+def bare(first_line: str, *lines: str, host: str = "Host: proxy") -> bytes:
+    return "\r\n".join([first_line, *([host] if host else []), *lines, "", ""]).encode("latin-1")
+
+
+def is_refusal(found: Answer, status: int, code: str) -> None:
+    """The shape of every refusal."""
+    assert (found.status, found.error["code"]) == (status, code), found
+    assert set(found.error) >= {"message", "type", "param", "code"}
+    message = found.error["message"]
+    assert 0 < len(message) <= 300
+    assert message.isprintable()
+    assert found.headers["content-type"].startswith("application/json")
+    assert found.headers["x-request-id"]
+    assert found.headers["x-penstock-reason"]
+    assert found.complete

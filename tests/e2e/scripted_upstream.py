@@ -100,11 +100,13 @@ class ScriptedUpstream:
     tls: ssl.SSLContext | None = None
     backlog: int = 128
     calls: list[Call] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)  # paths of GETs
     connections: int = 0
 
     def __post_init__(self) -> None:
         self.release = threading.Event()
         self._closed = False
+        self._fillers: list[socket.socket] = []
         self.list_models(*self.models)
         self._listener = socket.create_server((HOST, 0), backlog=self.backlog)
         self.port: int = self._listener.getsockname()[1]
@@ -125,6 +127,22 @@ class ScriptedUpstream:
     def wait_calls(self, count: int) -> Call:
         wait_for(lambda: len(self.calls) >= count, f"{count} calls at the upstream")
         return self.calls[count - 1]
+
+    def stall(self) -> None:
+        """From now on nothing is accepted, and the kernel's queue of connections is full: a SYN gets no answer."""
+        self._closed = True
+        fillers = [socket.socket() for _ in range(self.backlog + 3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex((HOST, self.port))
+        self._fillers = fillers
+
+    def close(self) -> None:
+        """Let go of all that is still open here."""
+        self.release.set()
+        self.refuse()
+        for filler in self._fillers:
+            filler.close()
 
     def refuse(self) -> None:
         """From now on connections to the port are refused."""
@@ -154,6 +172,7 @@ class ScriptedUpstream:
             while request := read_request(peer):
                 path = request[0].split(" ", 2)[1]
                 if request[0].startswith("GET"):
+                    self.asked.append(path)
                     peer.sendall(self.pages.get(path, answer("{}", 404)))
                     continue
                 call = Call(number, *request, time.monotonic())
