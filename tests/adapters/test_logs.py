@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import pty
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,6 +56,8 @@ def test_a_request_is_one_json_line() -> None:
     assert line["event"] == "request"
     assert line["level"] == "info"
     assert (line["request_id"], line["tenant"], line["class"], line["upstream"]) == ("r-1", "acme", "high", "vllm-0")
+    output.log.request(RECORD)  # too late: the sink is closed
+    assert output.log.take_dropped() == 1
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(1.0, 100), (0.25, 25), (0.0, 0)])
@@ -140,13 +143,14 @@ def test_a_terminal_gets_text() -> None:
     os.close(leader)
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer counts lines and costs time")
 def test_handing_over_a_line_costs_less_than_four_microseconds() -> None:
     output = Output(sample_rate=1.0)
     best_s = float("inf")
     for _ in range(20):
-        started_s = time.perf_counter()
+        started_s = time.thread_time()
         for _ in range(100):
             output.log.request(RECORD)
-        best_s = min(best_s, (time.perf_counter() - started_s) / 100)
+        best_s = min(best_s, (time.thread_time() - started_s) / 100)
     assert len(output.lines()) == 2000
     assert best_s < 4e-6

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from dataclasses import replace
 
@@ -169,14 +170,15 @@ def test_targets_are_edges_and_attainment_is_exact() -> None:
     assert 0.7 in exposed[m.ENGINE_TTFT.name].family.edges
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer counts lines and costs time")
 def test_counting_a_request_costs_less_than_eight_microseconds() -> None:
     metrics = Metrics(CONFIG)
     refused = replace(GOOD, outcome=Outcome.QUEUE_FULL)
     best_s = float("inf")
     for _ in range(20):
-        started_s = time.perf_counter()
+        started_s = time.thread_time()
         for _ in range(500):
             metrics.request_ended(GOOD)
             metrics.request_ended(refused)
-        best_s = min(best_s, (time.perf_counter() - started_s) / 1000)
+        best_s = min(best_s, (time.thread_time() - started_s) / 1000)
     assert best_s < 8e-6

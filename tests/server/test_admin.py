@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from io import BytesIO
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -32,8 +33,10 @@ class Process:
         self.reload_answer = (True, "2 upstreams")
         self.calls: list[tuple[Any, ...]] = []
         self.broken = False
+        self.snapshots = 0
 
     def snapshot(self, now: float) -> Snapshot:
+        self.snapshots += 1
         if self.broken:
             raise RuntimeError("planted-secret")
         return snapshot(upstream())
@@ -94,12 +97,12 @@ class Client:
 
 
 @asynccontextmanager
-async def running(config: AdminConfig, interval_s: float = 0.01) -> AsyncIterator[Client]:
+async def running(config: AdminConfig, step_s: float = 1.0) -> AsyncIterator[Client]:
     process = Process()
     metrics = Metrics(MetricsConfig(("high", "low"), version="1"))
     page = MetricsPage(Scrape(metrics, lambda: snapshot(upstream()), lambda: TARGETS))
-    ticks = iter(range(10**6))
-    listener = AdminListener(config, process, page, lambda: NOW_S + next(ticks), interval_s)
+    clock = count(NOW_S, step_s)
+    listener = AdminListener(config, process, page, lambda: next(clock), event_interval_s=0.01)
     await listener.start()
     async with aiohttp.ClientSession() as session:
         try:
@@ -291,6 +294,21 @@ def test_events_come_again_and_again_and_end_with_the_listener() -> None:
             assert answer.content.at_eof()
 
     play(scene)
+
+
+def test_one_document_serves_all_who_listen_at_one_moment() -> None:
+    async def whole() -> None:
+        async with running(AdminConfig(port=0), step_s=0.0) as client:
+            streams = [await client.session.get(client.base + "/admin/events") for _ in range(3)]
+            for _ in range(2):
+                assert [(await next_event(stream))["version"] for stream in streams] == [1, 1, 1]
+            assert client.process.snapshots == 1
+            await client.ask("GET", "/admin/state")
+            assert client.process.snapshots == 2
+            for stream in streams:
+                stream.close()
+
+    asyncio.run(whole())
 
 
 def test_event_streams_are_bounded_and_places_come_back() -> None:
