@@ -87,7 +87,7 @@ class Ledger:
     def reserved_tokens(self) -> int:
         """The future peak: what the live requests will hold at once at the worst moment. 0 when none lives."""
         if self._peak_tokens is None:
-            self._peak_tokens = self._peak(None, 0, 0)
+            self._peak_tokens = self._peak()
         return round(self._peak_tokens * self._scale)
 
     @property
@@ -115,7 +115,12 @@ class Ledger:
         if self.capacity_tokens is None or not self._entries:
             return True
         prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
-        peak = self._peak(_band(remaining), prompt, remaining)
+        candidate = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
+        before = self._peak_tokens
+        self._book(candidate, 1)
+        peak = self._peak()
+        self._book(candidate, -1)
+        self._peak_tokens = before
         return peak * self._scale <= min(self._factor, 1.0) * self.capacity_tokens
 
     def reserve(self, ticket_id: int, tenant: str, prompt_tokens: int, output_cap: int | None) -> int:
@@ -184,16 +189,14 @@ class Ledger:
         self._held_tokens += sign * held
         self._peak_tokens = None
 
-    def _peak(self, band: int | None, prompt: int, remaining: int) -> int:
-        """Future peak with a candidate in `band`; the mean R of a band stands for each of its requests."""
-        peak = held = count = 0
-        for index, (band_count, band_held, band_remaining) in enumerate(
-            zip(self._count, self._held, self._remaining, strict=True)
-        ):
-            if index == band:
-                band_count, band_held, band_remaining = band_count + 1, band_held + prompt, band_remaining + remaining
+    def _peak(self) -> int:
+        """The mean R of a band stands for each of its requests. A plain loop: every dispatch decision runs it."""
+        peak, held, count, growth = 0.0, 0, 0, self._growth
+        for band_count, band_held, band_remaining in zip(self._count, self._held, self._remaining, strict=True):
             if band_count:
                 held += band_held
                 count += band_count
-                peak = max(peak, held + int(self._growth * count * band_remaining / band_count))
-        return peak
+                level = held + growth * count * band_remaining / band_count
+                if level > peak:
+                    peak = level
+        return int(peak)

@@ -78,11 +78,36 @@ class Pool:
         return self.count >= min(POOL_SAMPLES, max(4.0, in_flight)) and now - self.since_s >= 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Sums of visible streams since the signal was last taken."""
+
+    seconds: float = 0.0
+    gap_s: float = 0.0
+    tokens: float = 0.0
+    running_s: float = 0.0
+    prefill: float = 0.0
+
+    def plus(self, duration_s: float, gap_s: float, tokens: float, running: float, prefill: float) -> Streams:
+        return Streams(
+            self.seconds + duration_s,
+            self.gap_s + gap_s,
+            self.tokens + tokens,
+            self.running_s + running * duration_s,
+            self.prefill + prefill,
+        )
+
+    def measure(self) -> Measure:
+        latency_s = self.gap_s / self.tokens
+        return Measure(latency_s, self.running_s / self.seconds, self.prefill * latency_s / self.seconds, 1.0, False)
+
+
 class Meter:
     """Reads samples, and chooses the signal of a tick: streams before bodies before service."""
 
     def __init__(self, now: float) -> None:
         self._history = InFlightHistory(now)
+        self._streams = Streams()
         self._bodies = Pool()
         self._service = Pool()
         self._in_flight = 1
@@ -109,13 +134,16 @@ class Meter:
     def tick(
         self, now: float, duration_s: float, gap_s: float, tokens: float, running: float, prefill: float, in_flight: int
     ) -> Measure | None:
-        """The signal of a tick, if there is one. `prefill`: tokens whose first token came in the tick."""
+        """The signal of a tick, if there is one. `prefill`: tokens whose first token came in the tick.
+
+        A slow engine gives few tokens in a tick; they add up over ticks until they say something.
+        """
         self._in_flight = in_flight
         self._history.tick(in_flight, now)
-        if tokens >= TOKENS_MIN and running >= 1:
-            latency_s = gap_s / tokens
-            self._bodies = Pool()
-            return Measure(latency_s, running, prefill * latency_s / duration_s, 1.0, False)
+        self._streams = self._streams.plus(duration_s, gap_s, tokens, running, prefill) if tokens > 0 else Streams()
+        if self._streams.tokens >= TOKENS_MIN:
+            streams, self._streams, self._bodies = self._streams, Streams(), Pool()
+            return streams.measure()
         if self._bodies.ready(in_flight, now):
             pool, self._bodies = self._bodies, Pool()
             return Measure(pool.latency / pool.weight, pool.running / pool.weight, 0.0, BODY_WEIGHT, False)

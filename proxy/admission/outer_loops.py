@@ -6,10 +6,10 @@ margin   q = quantile of the last 100 latencies / target at 1 - 0.2 (1 - attainm
 prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
          fitted prefill rate within 0.5..1.5 of its mean; the residual r = TTFT - (outstanding + own prompt) / R - x
          shows waiting that the model does not explain
-cap      waiting >= max(2, 5 % of running) in two fresh scrapes: cap = running for 30 s, then +5 % per 30 s, and
+cap      waiting >= max(2, 5 % of running) in two fresh scrapes with running at rest: cap = running for 30 s, then +5 % per 30 s, and
          from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
-         else per 5 s with requests waiting +2 % while usage < 0.80, +0.4 % below 0.92; within 0.5..1.3, above 1
+         else per 5 s with requests waiting +1 % while usage < 0.80, +0.4 % below 0.92; within 0.5..1.3, above 1
          it discounts expected growth (see `ledger`): not all live requests last as long as expected at once
 """
 
@@ -23,6 +23,7 @@ from proxy.types import Telemetry
 
 FRESH_S = 2.0
 SCALE_MAX = 0.8
+GROWTH = 1.02
 
 
 class MarginLoop:
@@ -91,15 +92,21 @@ class EngineCap:
         self._raised_at_s = 0.0
         self._scrape_s = -inf
         self._strikes = 0
+        self._running = 0
 
     def tick(self, engine: Telemetry | None, now: float, limit_raised_s: float) -> None:
-        """One scrape counts once, if fresh and read after the limit's last raise."""
+        """One scrape counts once, if fresh and read after the limit's last raise.
+
+        While `running` still grows, what waits is a burst of prompts on its way in, not an engine that is full.
+        """
         if self.seats < inf and now - self._raised_at_s >= self.HOLD_S:
             self.seats, self._raised_at_s = 1.05 * self.seats, now
         if engine is None or engine.running is None or engine.waiting is None or engine.at_s <= self._scrape_s:
             return
         self._scrape_s = engine.at_s
-        if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s:
+        grew, self._running = engine.running > GROWTH * self._running, engine.running
+        if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s or grew:
+            self._strikes = 0
             return
         many = 2.0 if self.seats < inf else max(2.0, 0.05 * engine.running)
         self._strikes = self._strikes + 1 if engine.waiting >= many else 0
@@ -136,7 +143,7 @@ class MemoryFactor:
             return True
         usage = engine.kv_usage
         if wanted and usage is not None and usage < 0.92:
-            growth = 1.02 if usage < 0.80 else 1.004
+            growth = 1.01 if usage < 0.80 else 1.004
             self.factor, self._changed_at_s = min(growth * self.factor, 1.3), now
         return False
 

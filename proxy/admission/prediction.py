@@ -4,8 +4,9 @@ Remaining output of a request that has generated g tokens, from the last `WINDOW
 
     R(g) = mean(O_i - g | O_i > g)      none longer seen: R = max(PRIOR / 8, g / 2), a Pareto tail of index 3
 
-A tenant with fewer than `ENOUGH` outputs uses the history of all tenants; no history at all: `PRIOR`. The client's
-max_tokens caps every prediction.
+A tenant with fewer than `ENOUGH` outputs uses the history of all tenants. Until `FEW` outputs are known R is at least
+`PRIOR` - g: those that ended first were the short ones, and memory promised on their word is recomputed later. The
+client's max_tokens caps every prediction.
 
 The mean output counts unfinished requests: short ones end first, and the mean of those that ended reads half of the
 truth during the first generation, while tokens / endings reads several times the truth. The area under the
@@ -22,9 +23,10 @@ from collections.abc import Collection, Sequence
 from itertools import accumulate
 from math import sqrt
 
-PRIOR = 512
+PRIOR = 1024
 WINDOW = 128
 ENOUGH = 8
+FEW = 100
 TENANTS_MAX = 1024
 COHORT_MAX = 1024
 OUTPUT_MIN = 16.0
@@ -58,10 +60,6 @@ class _History:
             self._suffix = list(accumulate(reversed(self._sorted), initial=0))
         return self._suffix[longer] / longer - generated
 
-    @property
-    def ascending(self) -> list[int]:
-        return self._sorted
-
     def variation(self) -> float:
         mean = sum(self._sorted) / len(self._sorted)
         if mean == 0:
@@ -83,9 +81,11 @@ class LengthPredictor:
         history = self._tenants.get(tenant)
         if history is None or len(history) < ENOUGH:
             history = self._all
-        expected = history.remaining(generated) if len(history) else float(max(PRIOR - generated, 0)) or None
+        expected = history.remaining(generated)
         if expected is None:
             expected = max(PRIOR / 8, generated / 2)
+        if self._cohort is not None and len(self._cohort) < FEW:
+            expected = max(expected, PRIOR - generated)
         return int(expected) if cap is None else max(0, min(int(expected), cap - generated))
 
     def ended(self, tenant: str, output_tokens: int) -> None:

@@ -34,6 +34,7 @@ class Engine:
 
 
 H100 = Engine()
+ROOMY = Engine(seqs=1024, kv_tokens=600_000)
 T4 = Engine(a=25.1e-3, b=1.2e-3, c=0.8e-6, d=0.4e-3, seqs=64, kv_tokens=40_000)  # 27 ms alone, 40 ms at a batch of 8
 
 
@@ -125,7 +126,7 @@ class Plant:
         self,
         sizer: AdaptiveBatchSizer,
         seed: int,
-        engine: Engine = H100,
+        engine: Engine = ROOMY,
         mix: Mix = Mix(),
         slow: Callable[[float], float] = lambda _now: 1.0,
         demand: Callable[[float], float] = lambda _now: float("inf"),

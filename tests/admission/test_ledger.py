@@ -31,7 +31,7 @@ def true_peak(requests: list[tuple[int, int]]) -> int:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 3000)), max_size=30))
 def test_peak_is_within_half_a_band_of_its_definition(sizes: list[tuple[int, int]]) -> None:
-    ledger = taught(None, [10**6] * 8)  # every request will use its cap
+    ledger = taught(None, [10**6] * 100)  # every request will use its cap
     for index, (prompt, cap) in enumerate(sizes):
         ledger.reserve(index, "t", prompt, cap)
     assert ledger.reserved_tokens == pytest.approx(true_peak(sizes), rel=BAND_RATIO - 1, abs=1)
@@ -94,7 +94,8 @@ def test_unknown_capacity_fits_everything() -> None:
     [(0.5, 2), (0.9, 4), (1.0, 5), (1.3, 7)],  # each holds 100 and grows by 100; above 1 only 40 of them count
 )
 def test_factor(factor: float, seats: int) -> None:
-    ledger, running = taught(1000, [100] * 8), 0
+    ledger, running = taught(1000, [100] * 100), 0
+    assert ledger.factor == 0.9
     ledger.factor = factor
     while ledger.fits("t", 100, None):
         ledger.reserve(running, "t", 100, None)
@@ -103,7 +104,7 @@ def test_factor(factor: float, seats: int) -> None:
 
 
 def test_true_up_replaces_expectation_by_fact() -> None:
-    ledger = taught(10_000, [100, 100, 100, 100, 300, 300, 300, 300])
+    ledger = taught(10_000, [100, 300] * 50)
     ledger.reserve(1, "t", 50, None)
     assert (ledger.held_tokens, ledger.reserved_tokens) == (50, 250)
     ledger.progress(1, 150)
@@ -137,7 +138,7 @@ def test_prompt_estimates_are_corrected() -> None:
     ],
 )
 def test_calibration_loosens(usage: float, waiting: int, seconds: int, fits_more: bool) -> None:
-    ledger = taught(1000, [1] * 8)
+    ledger = taught(1000, [1] * 100)
     for ticket in range(5):
         ledger.reserve(ticket, "t", 100, 1)
     for now in range(seconds):
@@ -146,7 +147,7 @@ def test_calibration_loosens(usage: float, waiting: int, seconds: int, fits_more
 
 
 def test_calibration_tightens_and_needs_something_to_compare() -> None:
-    ledger = taught(1000, [1] * 8)
+    ledger = taught(1000, [1] * 100)
     for now in range(100):
         ledger.calibrate(0.9, 0, float(now))  # nothing is booked
     ledger.reserve(1, "t", 400, 1)

@@ -9,6 +9,7 @@ import pytest
 from proxy.admission.prediction import (
     COHORT_MAX,
     ENOUGH,
+    FEW,
     OUTPUT_MIN,
     PRIOR,
     TENANTS_MAX,
@@ -33,13 +34,14 @@ def taught(outputs: list[int], tenant: str = "a") -> LengthPredictor:
         ([], 100, None, PRIOR - 100),
         ([], PRIOR, None, PRIOR // 2),
         ([], 0, 50, 50),
-        ([100, 300], 0, None, 200),
-        ([100, 300], 100, None, 200),
-        ([100, 300], 299, None, 1),
-        ([100, 300], 300, None, 150),  # beyond all seen: half of what came so far
-        ([10, 20], 30, None, PRIOR // 8),
-        ([100, 300], 300, 310, 10),
-        ([100, 300], 320, 310, 0),
+        ([100, 300], 0, None, PRIOR),  # two that ended early prove little
+        ([100, 300] * (FEW // 2), 0, None, 200),
+        ([100, 300] * FEW, 100, None, 200),
+        ([100, 300] * FEW, 299, None, 1),
+        ([100, 300] * FEW, 300, None, 150),  # beyond all seen: half of what came so far
+        ([10, 20] * FEW, 30, None, PRIOR // 8),
+        ([100, 300] * FEW, 300, 310, 10),
+        ([100, 300] * FEW, 320, 310, 0),
     ],
 )
 def test_remaining(outputs: list[int], generated: int, cap: int | None, expected: int) -> None:
@@ -47,7 +49,7 @@ def test_remaining(outputs: list[int], generated: int, cap: int | None, expected
 
 
 def test_tenant_speaks_for_itself_once_known() -> None:
-    predictor = taught([1000] * 50, "long")
+    predictor = taught([1000] * FEW, "long")
     for count in range(1, ENOUGH + 1):
         predictor.ended("short", 10)
         assert (predictor.remaining("short", 0, None) == 10) == (count == ENOUGH)
