@@ -81,7 +81,9 @@ def build_facts(
     """Facts from the values of `KEYS` found at the top level (others are ignored). BadRequest names the bad field."""
     model = values.get("model", "")
     if model.__class__ is not str or len(model) > TEXT_CHARS_MAX:
-        model = _text("model", model) or ""
+        if model is not None:
+            raise invalid_value("model", f"model must be a string of at most {TEXT_CHARS_MAX} characters.")
+        model = ""
     stream = values.get("stream", False)
     if stream is not True and stream is not False:
         stream = _flag("stream", stream) or False
@@ -100,14 +102,6 @@ def build_facts(
     facts = RequestFacts(model, stream, estimate, _retryable(values, route), None, span)
     _read_class(values, facts)
     return facts
-
-
-def _text(key: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and len(value) <= TEXT_CHARS_MAX:
-        return value
-    raise invalid_value(key, f"{key} must be a string of at most {TEXT_CHARS_MAX} characters.")
 
 
 def _flag(key: str, value: object) -> bool | None:

@@ -34,7 +34,7 @@ def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts
     if (
         "priority" in document
         or (len(body) >= MEDIA_BODY_BYTES_MIN and b'"data' in body)
-        or (orjson.dumps(document) != body and _ambiguous(document, body))
+        or (not _is_compact(document, body) and _ambiguous(document, body))
     ):
         scanner = BodyScanner(route, max_choices)
         scanner.feed(body)
@@ -42,6 +42,14 @@ def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts
     prompt = document.get("prompt")
     prompts = len(prompt) if prompt.__class__ is list and prompt and isinstance(prompt[0], str | list | dict) else 1
     return build_facts(document, len(body), None, prompts, None, route, max_choices)
+
+
+def _is_compact(document: dict[str, object], body: bytes) -> bool:
+    """Whether the body equals its re-encoding. The encoder gives up at a depth of 254, the parser at 1024."""
+    try:
+        return orjson.dumps(document) == body
+    except TypeError:
+        return False
 
 
 def _ambiguous(document: dict[str, object], body: bytes) -> bool:

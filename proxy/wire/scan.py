@@ -34,6 +34,7 @@ _WHOLE_STRING = re.compile(_STRING, re.DOTALL)
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]*+")
 _STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
 _SKIP = re.compile(rb'(?:[^"\[\]{}]++|' + _PLAIN_STRING + rb"|" + _SHORT_DATA + rb"|" + _FLAT + rb")*", re.DOTALL)
+_SKIP_INNERMOST = re.compile(_RUN, re.DOTALL)  # no further container
 _SKIP_ITEM = re.compile(rb'(?:[^"\[\]{},]++|' + _PLAIN_STRING + rb"|" + _SHORT_DATA + rb"|" + _FLAT + rb")*", re.DOTALL)
 
 _QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
@@ -256,8 +257,11 @@ class BodyScanner:
         return position
 
     def _nested(self, buffer: bytes, position: int) -> int:
-        counting = self._counting and len(self._stack) == 1
-        position = _end_of(_SKIP_ITEM if counting else _SKIP, buffer, position)
+        depth = len(self._stack)
+        skip = _SKIP if depth < DEPTH_MAX - 1 else _SKIP_INNERMOST
+        if self._counting and depth == 1:
+            skip = _SKIP_ITEM
+        position = _end_of(skip, buffer, position)
         if position == len(buffer):
             return position
         mark = buffer[position]
@@ -266,7 +270,7 @@ class BodyScanner:
         if mark == _COMMA:
             self._prompts += 1
         elif mark in _CLOSING:
-            if len(self._stack) >= DEPTH_MAX - 1:
+            if depth >= DEPTH_MAX - 1:
                 raise invalid_json(f"The body is nested deeper than {DEPTH_MAX} levels.")
             self._stack.append(mark)
         else:
