@@ -105,11 +105,11 @@ class EngineCap:
             return
         self._scrape_s = engine.at_s
         grew, self._running = engine.running > GROWTH * self._running, engine.running
-        if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s or grew:
+        if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s:
             self._strikes = 0
             return
         many = 2.0 if self.seats < inf else max(2.0, 0.05 * engine.running)
-        self._strikes = self._strikes + 1 if engine.waiting >= many else 0
+        self._strikes = (1 if grew else self._strikes + 1) if engine.waiting >= many else 0
         if self._strikes >= 2:
             self.seats, self._raised_at_s, self._strikes = max(float(engine.running), 1.0), now, 0
 

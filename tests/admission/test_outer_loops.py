@@ -96,6 +96,7 @@ def scrape(at_s: float, running: int | None = 64, waiting: int | None = 10, **mo
         ([scrape(-2), scrape(-1)], -9.0, inf),  # stale
         ([scrape(1), None, scrape(2, running=None), scrape(3)], 0.0, 64),
         ([scrape(1, running=0), scrape(2, running=0)], 0.0, 1),
+        ([scrape(1, running=40), scrape(2, running=70)], 0.0, inf),  # a burst of prompts on its way in
     ],
 )
 def test_engine_cap_is_learnt_from_two_fresh_scrapes(
