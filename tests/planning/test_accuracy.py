@@ -50,7 +50,7 @@ def plan_of(row: Row, *more: str) -> CapacityPlan:
     return planned(row["model"], row["gpu"] if known(row) else "h100", **request(row, *more))
 
 
-def named(rows: list[Row]) -> Any:
+def named(rows: list[Row]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=[row["id"] for row in rows])
 
 

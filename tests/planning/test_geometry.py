@@ -31,7 +31,7 @@ MAMBA2 = {"mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 16, "n_gr
 def test_states(changes: dict[str, Any], conv: int, ssm: int) -> None:
     state = read_shape(config(layer_types=RECURRENT, **changes)).state
     assert state is not None
-    assert (state.layers, state.conv_elements, state.ssm_elements, state.ssm_bytes) == (7, conv, ssm, 4)
+    assert (state.layers, state.conv_elements, state.ssm_elements, int(state.ssm_bytes)) == (7, conv, ssm, 4)
 
 
 def test_states_of_kda_and_lightning_attention() -> None:

@@ -19,7 +19,7 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 
 def found(*entries: dict[str, Any], **wanted: Any) -> Match | None:
-    given = {"model": "openai/gpt-oss-120b", "architecture": "GptOss", "gpu": "h200", "gpus": 4}
+    given: dict[str, Any] = {"model": "openai/gpt-oss-120b", "architecture": "GptOss", "gpu": "h200", "gpus": 4}
     given |= {"prompt": 1024, "output": 1024, "seats": 64} | wanted
     return nearest(read_entries(list(entries))[0], **given)
 

@@ -15,7 +15,7 @@ OPTIONS = CacheOptions("bf16", tp=4, unified=False, batched_tokens=2048)
 
 def test_sliding_pool_of_a_printed_start() -> None:
     cache = build_split_cache(bundled("mimo-v2-flash"), OPTIONS)
-    assert (cache.full_bytes, cache.sliding_bytes) == (5760, 49920)
+    assert (int(cache.full_bytes), int(cache.sliding_bytes)) == (5760, 49920)
     # Printed: 375,360 full and 300,288 sliding tokens, the sliding pool of 8.38 + 5.59 GiB.
     pool = 375360 * 5760 + 300288 * 49920
     assert cache.tokens(pool, 1) == 375360
