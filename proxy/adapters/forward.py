@@ -8,6 +8,8 @@ the permit back and writes the record.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
@@ -72,12 +74,14 @@ class Exchange:
         now = self.relay.gate.clock()
         if not self.granted_s:
             self.relay.gate.metrics.queue_left(self.inbound.class_name, outcome.value, now - self.ticket.arrived_s)
-        if outcome is Outcome.UPSTREAM_STATUS and self.held is not None:
-            body, self.held = b"".join(self.held), None
+        if outcome is Outcome.UPSTREAM_STATUS:
+            body, self.held = b"".join(self.held or ()), None
             if self._begin(body):
                 self.sink.end()
                 self._over(outcome, self.status)
                 return
+            outcome = Outcome.UPSTREAM_ERROR  # the engine's own refusal cannot be shown
+            refusal = replace(refusal, outcome=outcome)
         if self.early:
             self.sink.cut(outcome)
             self._over(outcome, 200)
