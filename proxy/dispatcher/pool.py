@@ -96,7 +96,7 @@ class Rate:
 
 @dataclass(slots=True)
 class _Use:
-    """What a tenant has in one pool."""
+    """What a tenant has in one pool. Its weight is fixed: a reload makes new pools."""
 
     weight: float
     waiting: int = 0
@@ -194,9 +194,6 @@ class Pool:
             assert weight is not None, "what a tenant gives back it has got here"
             use = self._use[tenant] = _Use(weight)
             self._active_weight += weight
-        elif weight is not None and weight != use.weight:
-            self._active_weight += weight - use.weight
-            use.weight = weight
         use.waiting += waiting
         use.in_flight += in_flight
         if use.waiting == use.in_flight == 0:

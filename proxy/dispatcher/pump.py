@@ -160,8 +160,7 @@ class Pump:
         choice = reservation.choice
         ticket = choice.entry.ticket
         if choice.entry.live and reservation.station.upstream.usable and not self._host.at_bound(ticket):
-            if lane.has_room:
-                self.place(pool, lane, choice, now)
+            self.place(pool, lane, choice, now)
             if choice.entry.live:
                 return
         lane.reservation = None

@@ -251,12 +251,40 @@ class Station:
         telemetry = self.fresh_telemetry(now)
         if telemetry is not None and telemetry.kv_usage is not None:
             self.ledger.calibrate(telemetry.kv_usage, telemetry.waiting or 0, now)
-        steps = self.sizer.tick(self._tick_input(now, reading, queue_share, telemetry))
+        steps = self.sizer.tick(self.tick_input(now, reading, queue_share))
         self.ledger.factor = self.sizer.kv_factor
         self.seats = self.sizer.seats
         self._prefilled_tokens = self._running_integral = 0.0
         self._ticked_s = self._running_at_s = now
         return steps
+
+    def tick_input(self, now: float, reading: Reading, queue_share: float) -> TickInput:
+        """What the sizer is told; changes no count."""
+        self._integrate(now)
+        telemetry = self.fresh_telemetry(now)
+        duration_s = max(now - self._ticked_s, 1e-3)
+        ledger = self.ledger
+        running = telemetry.running if telemetry is not None else None
+        if running == 0 and self.upstream.in_flight:
+            running = None  # a gauge that has not been filled yet
+        ceiling = self.ceiling_seats
+        return TickInput(
+            now=now,
+            duration_s=duration_s,
+            gap_s=reading.gap_s,
+            tokens=reading.tokens,
+            running=self._running_integral / duration_s,
+            prefill_tokens=self._prefilled_tokens,
+            in_flight=self.upstream.seats_taken + (self.kept_seats if queue_share else 0),
+            prefill_out_tokens=self.prefill_out_tokens,
+            queue_share=queue_share,
+            mean_prompt_tokens=ledger.mean_uncached_tokens,
+            mean_output_tokens=ledger.mean_output_tokens,
+            output_cv=ledger.output_variation,
+            kv_limit_seats=None if ceiling is None else float(ceiling),
+            engine=telemetry,
+            engine_total_running=None if running is None else float(running),
+        )
 
     def told(self, telemetry: Telemetry) -> bool:
         """Telemetry came. True when the models it serves have changed."""
@@ -358,29 +386,3 @@ class Station:
     def _integrate(self, now: float) -> None:
         self._running_integral += max(0.0, now - self._running_at_s) * self._running
         self._running_at_s = max(now, self._running_at_s)
-
-    def _tick_input(self, now: float, reading: Reading, queue_share: float, telemetry: Telemetry | None) -> TickInput:
-        self._integrate(now)
-        duration_s = max(now - self._ticked_s, 1e-3)
-        ledger = self.ledger
-        running = telemetry.running if telemetry is not None else None
-        if running == 0 and self.upstream.in_flight:
-            running = None  # a gauge that has not been filled yet
-        ceiling = self.ceiling_seats
-        return TickInput(
-            now=now,
-            duration_s=duration_s,
-            gap_s=reading.gap_s,
-            tokens=reading.tokens,
-            running=self._running_integral / duration_s,
-            prefill_tokens=self._prefilled_tokens,
-            in_flight=self.upstream.seats_taken + (self.kept_seats if queue_share else 0),
-            prefill_out_tokens=self.prefill_out_tokens,
-            queue_share=queue_share,
-            mean_prompt_tokens=ledger.mean_uncached_tokens,
-            mean_output_tokens=ledger.mean_output_tokens,
-            output_cv=ledger.output_variation,
-            kv_limit_seats=None if ceiling is None else float(ceiling),
-            engine=telemetry,
-            engine_total_running=None if running is None else float(running),
-        )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from random import Random
+
+import pytest
 
 from proxy.admission.limits import LimitConfig
+from proxy.dispatcher import Dispatcher
 from proxy.types import Failure, Outcome
 
 from .world import CLASSES, World, config, upstream
@@ -34,3 +39,11 @@ def test_a_retry_that_waits_is_told_of_its_failure_when_all_upstreams_go() -> No
     assert world.outcome(first) is Outcome.UPSTREAM_ERROR
     assert (world.outcome(second), world.outcome(fresh)) == ("running", Outcome.NO_UPSTREAM)
     world.empty()
+
+
+def test_invariants_are_checked_where_asked_for() -> None:
+    for checks in (False, True):
+        dispatcher = Dispatcher(config(), 0.0, Random(1), checks)
+        dispatcher._board.granted = 7
+        with pytest.raises(AssertionError, match="no permit leaks") if checks else nullcontext():
+            dispatcher.expire(0.0)

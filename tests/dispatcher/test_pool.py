@@ -88,6 +88,21 @@ def test_the_cap_is_one_and_a_half_times_the_fair_share() -> None:
     world.empty()
 
 
+def test_a_new_weight_counts_at_the_next_request() -> None:
+    world = World(config(upstream(seats=4)))
+    for tenant in "ab":
+        for _ in range(20):
+            world.arrive(tenant)
+    weights = (TenantConfig("a", 9.0),)
+    world.apply(world.dispatcher.reconfigure(config(upstream(seats=4), tenants=weights), world.now))
+    for tenant in "ab":
+        world.arrive(tenant)
+    for _ in range(10):
+        world.finish(next(iter(world.running.values())), usage=Usage(100, 100))
+    assert world.dispatched["a"] - world.dispatched["b"] >= 10
+    world.empty()
+
+
 def test_debts_and_rates_survive_a_reload() -> None:
     world = World(config(upstream(seats=1)))
     for _ in range(6):

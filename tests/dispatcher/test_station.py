@@ -185,3 +185,29 @@ def test_samples_from_before_a_restart_teach_nothing() -> None:
     world.finish(running, usage=Usage(100, 50))
     assert world.dispatcher.snapshot(world.now).upstreams[0].sizer.ttft_s is None
     assert permit.sizer is not station.sizer
+
+
+@pytest.mark.parametrize(("running", "in_flight", "expected"), [(0, True, None), (0, False, 0.0), (3, True, 3.0)])
+def test_a_gauge_of_zero_while_work_runs_is_missing(running: int, in_flight: bool, expected: float | None) -> None:
+    station = make()
+    if in_flight:
+        start(station, ticket())
+    station.told(Telemetry(1.0, running=running))
+    given = station.tick_input(1.0, Reading(), 0.0)
+    assert given.engine_total_running == expected and given.engine is station.telemetry
+    assert station.tick_input(9.0, Reading(), 0.0).engine is None, "too old"
+
+
+def test_the_tick_sees_time_averages_and_kept_seats() -> None:
+    station = make()
+    first, second = (start(station, ticket(prompt)) for prompt in (100, 50))
+    station.first_token(station.permits[first.id], 0.5)
+    start(station, ticket(streaming=False), 0.5)
+    station.block(ticket(), 1, False, 0.5)
+    given = station.tick_input(1.0, Reading(gap_s=0.3, tokens=9), 0.4)
+    assert (given.running, given.prefill_tokens, given.prefill_out_tokens) == (1.0, 100, 150)
+    assert (given.in_flight, given.queue_share, given.duration_s) == (3 + 3, 0.4, 1.0)
+    assert (given.gap_s, given.tokens, given.kv_limit_seats) == (0.3, 9, None)
+    assert station.tick_input(1.0, Reading(), 0.0).in_flight == 3, "nobody waits for the seats that are kept"
+    station.tick(1.0, Reading(), 0.0)
+    assert station.tick_input(2.0, Reading(), 0.0).running == 2.0 and second.upstream == "u0"
