@@ -110,7 +110,7 @@ class ScriptedUpstream:
         self.list_models(*self.models)
         self._listener = socket.create_server((HOST, 0), backlog=self.backlog)
         self.port: int = self._listener.getsockname()[1]
-        self._start(self._accept)
+        self._acceptor = self._start(self._accept)
 
     @property
     def url(self) -> str:
@@ -131,11 +131,13 @@ class ScriptedUpstream:
     def stall(self) -> None:
         """From now on nothing is accepted, and the kernel's queue of connections is full: a SYN gets no answer."""
         self._closed = True
-        fillers = [socket.socket() for _ in range(self.backlog + 3)]
-        for filler in fillers:
+        with socket.create_connection((HOST, self.port)):  # wakes the accepting thread, which then ends
+            self._acceptor.join()
+        for _ in range(self.backlog + 3):
+            filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex((HOST, self.port))
-        self._fillers = fillers
+            self._fillers.append(filler)
 
     def close(self) -> None:
         """Let go of all that is still open here."""
@@ -151,8 +153,10 @@ class ScriptedUpstream:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(target=work, args=arguments, daemon=True).start()
+    def _start(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        thread.start()
+        return thread
 
     def _accept(self) -> None:
         while not self._closed:
