@@ -275,14 +275,15 @@ class HeadReader:
         """The facts of one request head; BadRequest (400, 415 or 501) where it must be refused."""
         facts = HeadFacts()
         lines: list[bytes] = []
-        spellings = self._spellings
+        append, spellings = lines.append, self._spellings
         for name, value in headers:
             try:
                 rule = spellings[name]
             except KeyError:
                 rule = self._learn(name)
             if rule.__class__ is bytes:
-                lines += (rule, value)
+                append(rule)
+                append(value)
             elif rule is not None and rule(facts, value):  # type: ignore[operator]
                 lines += (_line(name), value)
         _judge(facts, http_1_1)

@@ -95,6 +95,8 @@ def find_route(path: bytes) -> Route | None:
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
     """Raw path, and query with its question mark (or empty). BadRequest for absolute form, `*`, and odd bytes."""
+    if target in ROUTES:
+        return target, b""
     match = _TARGET.fullmatch(target)
     if match is None or b"#" in target:
         raise BadRequest(400, "invalid_value", "The request target must be a path of printable ASCII.")

@@ -26,16 +26,26 @@ DEPTH_MAX = 1024  # as in orjson
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _PLAIN_STRING = rb'"(?!data[:"]|input_audio")[^"\\]*+(?:\\.[^"\\]*+)*"'  # not media, nor what announces it
 _SHORT_DATA = rb'"data"[ \t\r\n]*+:[ \t\r\n]*+"(?!data:)[^"\\]{0,%d}+"' % (MEDIA_BYTES_MIN - 1)
-_RUN = rb'(?:[^"\[\]{}]++|' + _PLAIN_STRING + rb"|" + _SHORT_DATA + rb")*"
-_FLAT = rb"\{" + _RUN + rb"\}|\[" + _RUN + rb"\]"
+_SKIPPED_STRING = _PLAIN_STRING + rb"|" + _SHORT_DATA
+_ITEM = rb'[^"\[\]{}]++|' + _SKIPPED_STRING
+_FLAT_LEVELS = 3  # of containers matched in one go: a message, its list of parts, a part
+
+
+def _container(item: bytes) -> bytes:
+    return rb"\{(?:" + item + rb")*\}|\[(?:" + item + rb")*\]"
+
+
+_FLAT = _container(_ITEM)
+for _ in range(_FLAT_LEVELS - 1):
+    _FLAT = _container(_ITEM + rb"|" + _FLAT)
 
 _WHITE = re.compile(rb"[ \t\r\n]*+")
 _WHOLE_STRING = re.compile(_STRING, re.DOTALL)
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]*+")
 _STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
-_SKIP = re.compile(rb'(?:[^"\[\]{}]++|' + _PLAIN_STRING + rb"|" + _SHORT_DATA + rb"|" + _FLAT + rb")*", re.DOTALL)
-_SKIP_INNERMOST = re.compile(_RUN, re.DOTALL)  # no further container
-_SKIP_ITEM = re.compile(rb'(?:[^"\[\]{},]++|' + _PLAIN_STRING + rb"|" + _SHORT_DATA + rb"|" + _FLAT + rb")*", re.DOTALL)
+_SKIP = re.compile(rb"(?:" + _ITEM + rb"|" + _FLAT + rb")*", re.DOTALL)
+_SKIP_INNERMOST = re.compile(rb"(?:" + _ITEM + rb")*", re.DOTALL)  # no further container
+_SKIP_ITEM = re.compile(rb'(?:[^"\[\]{},]++|' + _SKIPPED_STRING + rb"|" + _FLAT + rb")*", re.DOTALL)
 
 _QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = b"{}[]"
@@ -258,7 +268,7 @@ class BodyScanner:
 
     def _nested(self, buffer: bytes, position: int) -> int:
         depth = len(self._stack)
-        skip = _SKIP if depth < DEPTH_MAX - 1 else _SKIP_INNERMOST
+        skip = _SKIP if depth < DEPTH_MAX - _FLAT_LEVELS else _SKIP_INNERMOST
         if self._counting and depth == 1:
             skip = _SKIP_ITEM
         position = _end_of(skip, buffer, position)
