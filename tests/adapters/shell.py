@@ -287,7 +287,7 @@ class Shell:
 
     # ---- books ----
     def count(self, family: Family, *labels: str) -> float:
-        values = next(one.values for one in self.metrics.copy() if one.family is family)
+        values = next(one.values for one in self.metrics.copy() if one.family.name == family.name)
         found = dict(values).get(labels, 0.0)
         return float(sum(found.counts)) if isinstance(found, Distribution) else found
 
