@@ -45,7 +45,13 @@ def test_anything_else_does_not_exist(path: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("target", "parts"),
-    [(b"/a?b=c?d", (b"/a", b"?b=c?d")), (b"/a", (b"/a", b"")), (b"/a?", (b"/a", b"?")), (b"//a", (b"//a", b""))],
+    [
+        (b"/v1/models", (b"/v1/models", b"")),
+        (b"/a?b=c?d", (b"/a", b"?b=c?d")),
+        (b"/a", (b"/a", b"")),
+        (b"/a?", (b"/a", b"?")),
+        (b"//a", (b"//a", b"")),
+    ],
 )
 def test_a_target_splits_at_its_first_question_mark(target: bytes, parts: tuple[bytes, bytes]) -> None:
     assert split_target(target) == parts
