@@ -19,7 +19,7 @@ import yaml
 from proxy.adapters.data import data_folder
 from proxy.planning.accelerators import Accelerator, find_accelerator, normalised
 from proxy.planning.capacity import CapacityPlan, PlanRequest, plan_capacity
-from proxy.planning.fields import Fields, PlanError
+from proxy.planning.fields import Fields, PlanError, shown
 from proxy.planning.reference_configs import disagreement, nearest, read_entries
 from proxy.planning.shapes import read_shape
 
@@ -117,9 +117,13 @@ def load_model(spec: str) -> ModelFiles:
         data = _within(sys.stdin.buffer.read(CONFIG_BYTES_MAX + 1), CONFIG_BYTES_MAX, "standard input")
         return ModelFiles("standard input", parse_json(data, "standard input"))
     path = Path(spec)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise PlanError(f"--model: the path cannot be read ({error.strerror})") from None
+    if is_folder:
         return _from_folder(path)
-    if path.is_file() or path.suffix == ".json":
+    if is_file or path.suffix == ".json":
         config = parse_json(read_bounded(path, CONFIG_BYTES_MAX), path.name)
         return ModelFiles(_named(config, path.parent.name if path.name == "config.json" else path.stem), config)
     return _bundled(spec)
@@ -151,7 +155,7 @@ def _bundled(spec: str) -> ModelFiles:
         if normalised(_named(config, "").rsplit("/", 1)[-1]) == wanted:
             return ModelFiles(_named(config, stem), config)
     raise PlanError(
-        f"--model {spec!r} is neither a file, a folder nor a bundled name; bundled: {', '.join(bundled_models())}"
+        f"--model {shown(spec)} is neither a file, a folder nor a bundled name; bundled: {', '.join(bundled_models())}"
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from proxy.adapters.engines import ENGINES
 from proxy.adapters.engines.base import at
-from proxy.adapters.engines.detect import FALLBACK, PAGES, Page, document, fingerprint
+from proxy.adapters.engines.detect import PAGES, Page, document, fingerprint
 from proxy.planning.fields import PlanError
 from proxy.types import Telemetry
 
@@ -59,12 +59,12 @@ def ask_engine(url: str) -> LiveEngine:
     """The engine at `url` and what it tells. Raises PlanError when it does not answer."""
     pages: dict[str, Page] = {}
     name: str | None = None
-    for path in PAGES:
+    remaining = iter(PAGES)
+    while name is None:  # conclusive at the last page at the latest
+        path = next(remaining)
         pages[path] = get(url, path)
         name = fingerprint(pages)
-        if name is not None:
-            break
-    engine = ENGINES[name or FALLBACK]
+    engine = ENGINES[name]
     found: dict[str, Any] = {}
     for path in engine.metrics_paths:
         page = pages.get(path) or get(url, path)

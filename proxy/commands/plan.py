@@ -226,9 +226,10 @@ def _advice(arguments: Namespace, plan: CapacityPlan) -> list[Advice]:
 def _json(arguments: Namespace, plan: CapacityPlan, extra: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from proxy.planning.report import as_json, explain_lines
+    from proxy.planning.report import as_json, explain_lines, memory_json
 
     answer = as_json(plan) | extra
+    answer["memory_by_batch"] = memory_json(plan)
     answer["advice"] = [asdict(item) for item in _advice(arguments, plan)]
     if arguments.explain:
         answer["explain"] = explain_lines(plan, [])
@@ -245,7 +246,7 @@ def _text(arguments: Namespace, plan: CapacityPlan, extra: dict[str, Any]) -> st
             f"roofline at {report.typical_context(plan)} tokens per request, ridge {plan.roofline.ridge:.0f} FLOP/byte"
         )
         parts.append(ridge + "\n" + table(report.roofline_rows(plan)))
-    if arguments.memory_limit_gib is not None:
+    if arguments.memory_limit_gib is not None or arguments.explain:
         parts.append(table(report.memory_rows(plan, arguments.memory_limit_gib)))
     if arguments.explain:
         parts.append("\n".join(report.explain_lines(plan, advice)))

@@ -162,10 +162,9 @@ def _kv_heads_by_layer(model: Fields, kinds: list[Kind]) -> list[int]:
 
 
 def _usual_kv_heads(model: Fields) -> int:
-    name, value = model.find("multi_query")
-    if value is True and not model.flag("new_decoder_architecture"):  # Falcon before its second architecture
+    if model.flag("multi_query") and not model.flag("new_decoder_architecture"):  # Falcon before its second layout
         return 1
-    if name == "multi_query_attention" and value is False:
+    if not model.flag("multi_query_attention", default=True):  # ChatGLM names a group count even when it has none
         return head_count(model)
     return model.optional_integer(*KV_HEAD_KEYS, high=HEADS_MAX) or head_count(model)
 

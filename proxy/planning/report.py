@@ -186,6 +186,13 @@ def memory_rows(plan: CapacityPlan, limit_gib: float | None) -> list[Row]:
     return rows
 
 
+def memory_json(plan: CapacityPlan) -> list[dict[str, int]]:
+    """The same as whole bytes, up to what fits."""
+    most = plan.seats.typical
+    batches = [batch for batch in BATCHES if batch < most] + [most] * (most > 0)
+    return [{"batch": batch, "bytes": memory_of_batch(plan, batch)} for batch in batches]
+
+
 def memory_of_batch(plan: CapacityPlan, batch: int) -> int:
     """Bytes of one GPU that `batch` requests of the typical length take: weights, overheads and their cache."""
     return fixed_bytes(plan) + batch * plan.cache.request_bytes(typical_context(plan))

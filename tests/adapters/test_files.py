@@ -67,6 +67,7 @@ def test_a_model_is_a_file_a_folder_standard_input_or_a_bundled_name(
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
+        ("a" * 5000, r"the path cannot be read \(File name too long\)"),
         ("no-such-model", "neither a file, a folder nor a bundled name; bundled: deepseek-r1"),
         ("{}/absent.json", "absent.json: no such file"),
         ("{}", "config.json: no such file"),
@@ -151,6 +152,9 @@ def test_accelerator_tables(tmp_path: Path) -> None:
         load_accelerators(own)
     own.write_text("a: [")
     with pytest.raises(PlanError, match=r"cards.yaml: not valid YAML \(line \d\)"):
+        load_accelerators(own)
+    own.write_text("[" * 100_000)
+    with pytest.raises(PlanError, match=r"cards\.yaml: (nested too deeply|not valid YAML)"):
         load_accelerators(own)
     own.write_text("a: !!python/object/apply:os.system [x]")
     with pytest.raises(PlanError, match="not valid YAML"):

@@ -82,6 +82,16 @@ def test_every_flag_reaches_the_plan(capsys: Capture) -> None:
     assert "longest prompt" in output(capsys, *BASE, "--ttft-ms", "100")
 
 
+def test_extras_are_told_in_the_text(capsys: Capture) -> None:
+    text = output(capsys, *BASE, "--explain", "--flags", "all", "--max-num-seqs", "9999")
+    assert "advice (rule of thumb)" in text
+    assert "GiB per GPU" in text
+    assert "# conflict: max_num_seqs 9999 exceeds" in text
+    assert "free_gpu_memory_fraction: 0.9" in text
+    small = ("--model", "qwen3-32b", "--accelerator", "l4", "--max-model-len", "131072")
+    assert "note: one request of 131072 tokens" in output(capsys, *small)
+
+
 def test_lists(capsys: Capture) -> None:
     assert "models: deepseek-r1" in output(capsys, "--list")
     assert "h100-sxm" in document(capsys, "--list")["accelerators"]

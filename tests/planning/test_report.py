@@ -11,6 +11,7 @@ from proxy.planning.report import (
     capacity_rows,
     explain_lines,
     largest_batch,
+    memory_json,
     memory_of_batch,
     memory_rows,
     plain,
@@ -62,6 +63,10 @@ def test_the_most_requests_within_a_memory_limit() -> None:
     assert rows[-1][:2] == ("most", str(most))
     assert [row[2] for row in rows if row[0] in ("16", "1024")] == ["", "does not fit"]
     assert [row[0] for row in memory_rows(PLAN, None)][-1] == str(PLAN.seats.typical)
+    listed = memory_json(PLAN)
+    assert listed[0] == {"batch": 1, "bytes": memory_of_batch(PLAN, 1)}
+    assert listed[-1]["batch"] == PLAN.seats.typical
+    assert memory_json(planned("llama-3.1-405b")) == []
 
 
 def test_the_explanation_puts_the_numbers_into_the_formula() -> None:

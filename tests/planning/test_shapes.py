@@ -36,6 +36,7 @@ def test_nested_text_config_keeps_what_only_the_top_carries() -> None:
         ({"num_key_value_heads": None, "multi_query_group_num": 2}, 2, 64),
         ({"num_key_value_heads": None, "multi_query": True}, 1, 64),
         ({"multi_query": True, "new_decoder_architecture": True}, 4, 64),
+        ({"num_key_value_heads": None, "multi_query_group_num": 2, "multi_query_attention": False}, 16, 64),
         ({"head_dim": 128}, 4, 128),
         ({"kv_channels": 32}, 4, 32),
         ({"head_dim": 128, "hidden_size": None, "num_attention_heads": None}, 4, 128),

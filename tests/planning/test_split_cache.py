@@ -40,3 +40,4 @@ def test_recurrent_slots_are_often_the_ceiling() -> None:
 def test_a_model_of_states_alone_has_no_tokens_to_count() -> None:
     cache = SplitCache(Fraction(0), Fraction(0), 1, 1000)
     assert cache.seats(19_000, 10**6) == pytest.approx(3.0)
+    assert cache.tokens(19_000, 10**6) == pytest.approx(3 * 10**6)
