@@ -155,9 +155,7 @@ class FairQueue:
     def has_ready(self, lane_key: str) -> bool:
         """True if some line of this lane could go."""
         lane = self._lanes.get(lane_key)
-        if lane is None:
-            return False
-        return bool(self._least(lane.ready, Place.READY) or self._least(lane.capped, Place.CAPPED))
+        return lane is not None and lane.ranked > 0
 
     def park(self, entry: Entry) -> None:
         """The entry's line cannot go until it is woken."""

@@ -115,13 +115,19 @@ class Ledger:
         if self.capacity_tokens is None or not self._entries:
             return True
         prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
+        room = min(self._factor, 1.0) * self.capacity_tokens
+        most = (
+            self._held_tokens + prompt + self._growth * (sum(self._remaining) + remaining)
+        )  # k R_k <= R_1 + ... + R_k
+        if most * self._scale <= room:
+            return True
         candidate = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
         before = self._peak_tokens
         self._book(candidate, 1)
         peak = self._peak()
         self._book(candidate, -1)
         self._peak_tokens = before
-        return peak * self._scale <= min(self._factor, 1.0) * self.capacity_tokens
+        return peak * self._scale <= room
 
     def reserve(self, ticket_id: int, tenant: str, prompt_tokens: int, output_cap: int | None) -> int:
         """Book a request that starts now and return its tokens, clamped to the capacity.

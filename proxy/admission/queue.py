@@ -168,7 +168,8 @@ class AdmissionQueue:
 
     def owes(self, index: int) -> bool:
         """True if the class is owed service under its floor."""
-        return self.fair[index].waiting > 0 and self._standing[index].lag > self._quantum(index)
+        lag = self._standing[index].lag
+        return lag > 0 and self.fair[index].waiting > 0 and lag > self._quantum(index)
 
     def lag(self, index: int) -> float:
         """Service that a class is owed, in units of cost."""
@@ -189,7 +190,7 @@ class AdmissionQueue:
         """The head of the class that is owed most, measured in its own mean cost."""
         found, most = None, 0.0
         for index, fair in enumerate(self.fair):
-            if not self.owes(index):
+            if self._standing[index].lag <= 0 or not self.owes(index):
                 continue
             ratio = self._standing[index].lag / self._quantum(index)
             if ratio > most and (entry := fair.head(lane, over_cap)) is not None:

@@ -52,7 +52,7 @@ class Lane:
 
     @property
     def has_room(self) -> bool:
-        return any(station.has_room for station in self.stations)
+        return any(station.upstream.free_seats(station.seats) for station in self.stations)
 
     @property
     def seats(self) -> int:

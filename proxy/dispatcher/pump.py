@@ -61,8 +61,8 @@ class Pump:
             if not found:
                 break
             choice, lane = found[0] if len(found) == 1 else min(found, key=partial(_urgency, pool))
-            keep = self.place(pool, lane, choice, now) and lane.has_room
-            open_lanes = [one for _, one in found if keep or one is not lane]
+            placed = self.place(pool, lane, choice, now)
+            open_lanes = [one for _, one in found if one.has_room and (placed or one is not lane)]
         for lane in lanes:
             lane.mark(pool.has_ready(lane), now)
 

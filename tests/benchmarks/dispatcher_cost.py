@@ -91,9 +91,11 @@ def decisions_alone(bench: Bench) -> None:
     run = pump.run
 
     def timed(*arguments: object) -> None:
+        granted = bench.dispatcher._board.granted
         started = perf_counter()
         run(*arguments)  # type: ignore[arg-type]
-        bench.times.setdefault("decision", []).append(perf_counter() - started)
+        kind = "decision" if bench.dispatcher._board.granted > granted else "no seat"
+        bench.times.setdefault(kind, []).append(perf_counter() - started)
 
     pump.run = timed  # type: ignore[method-assign, assignment]
 
