@@ -62,7 +62,7 @@ class ScriptedTransport(asyncio.Transport):
         self.later = later
         self.protocol: asyncio.Protocol | None = None
         self.written = bytearray()
-        self.reading = True
+        self.held: list[bool] = []  # reading switched on and off
         self.ended = self.aborted = self.eof = False
         self.unsent_bytes = 0
         self.half_closes = True
@@ -70,6 +70,10 @@ class ScriptedTransport(asyncio.Transport):
     def write(self, data: object) -> None:
         assert not self.ended, "written after the end"
         self.written += cast(bytes, data)
+
+    @property
+    def reading(self) -> bool:
+        return not self.held or self.held[-1]
 
     def take(self) -> bytes:
         taken = bytes(self.written)
@@ -106,10 +110,10 @@ class ScriptedTransport(asyncio.Transport):
         assert high
 
     def pause_reading(self) -> None:
-        self.reading = False
+        self.held.append(False)
 
     def resume_reading(self) -> None:
-        self.reading = True
+        self.held.append(True)
 
 
 class Stepped(Tasks):
