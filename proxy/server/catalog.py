@@ -37,7 +37,7 @@ class Catalog:
 
     def listing(self, model: str | None) -> bytes | None:
         """JSON of all models, or of one; None where that one is unknown."""
-        entries = [self._entry(name, upstreams) for name, upstreams in self.dispatcher.models().items()]
+        entries = [self._entry(name, upstreams) for name, upstreams in sorted(self.dispatcher.models().items())]
         if model is None:
             return orjson.dumps({"object": "list", "data": entries})
         found = next((entry for entry in entries if entry["id"] == model), None)
