@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 
 from proxy.adapters.records import RequestRecord
+from proxy.types import Outcome
 
 TEXT_MAX = 2000  # characters of one value
 ITEMS_MAX = 50  # of a list or mapping
@@ -69,43 +71,64 @@ def _safe(value: Any, depth: int = 2) -> Any:
 
 def request_fields(record: RequestRecord) -> Fields:
     """The closed set of fields of a request line; what does not apply is left out."""
-    fields = {
+    fields: Fields = {
         "event": "request",
         "request_id": record.request_id,
-        "path": record.path,
-        "outcome": record.outcome.value,
+        "outcome": record.outcome,
         "status": record.status,
-        "tenant": record.tenant,
-        "class": record.class_name,
-        "model": record.model,
-        "upstream": record.upstream,
         "streaming": record.streaming,
-        "queue_s": _rounded(record.queue_s),
-        "ttft_s": _rounded(record.ttft_s),
-        "engine_ttft_s": _rounded(record.engine_ttft_s),
-        "tpot_s": _rounded(record.tpot_s),
-        "duration_s": _rounded(record.duration_s),
+        "duration_s": round(record.duration_s, 6),
         "prompt_tokens": record.prompt_tokens,
         "output_tokens": record.output_tokens,
         "cached_tokens": record.cached_tokens,
         "good": record.good,
         "retries": record.retries,
-        "client_attempt": record.client_attempt or None,
-        "gone_phase": record.gone_phase,
-        "abort_s": _rounded(record.abort_s),
-        "clamped": record.clamped or None,
-        "unknown_priority": record.unknown_priority or None,
-        "usage_problem": record.usage_problem,
     }
-    return {name: value for name, value in fields.items() if value is not None and value != ""}
+    if record.path:
+        fields["path"] = record.path
+    if record.tenant:
+        fields["tenant"] = record.tenant
+    if record.class_name:
+        fields["class"] = record.class_name
+    if record.model:
+        fields["model"] = record.model
+    if record.upstream:
+        fields["upstream"] = record.upstream
+    if record.queue_s is not None:
+        fields["queue_s"] = round(record.queue_s, 6)
+    if record.ttft_s is not None:
+        fields["ttft_s"] = round(record.ttft_s, 6)
+    if record.engine_ttft_s is not None:
+        fields["engine_ttft_s"] = round(record.engine_ttft_s, 6)
+    if record.tpot_s is not None:
+        fields["tpot_s"] = round(record.tpot_s, 6)
+    if record.abort_s is not None:
+        fields["abort_s"] = round(record.abort_s, 6)
+    if record.outcome is not Outcome.SUCCESS or record.client_attempt or record.clamped or record.unknown_priority:
+        fields.update(_marks(record))
+    if record.usage_problem:
+        fields["usage_problem"] = record.usage_problem
+    return fields
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+def _marks(record: RequestRecord) -> Fields:
+    """Fields that few requests have."""
+    marks = {
+        "gone_phase": record.gone_phase,
+        "client_attempt": record.client_attempt,
+        "clamped": record.clamped,
+        "unknown_priority": record.unknown_priority,
+    }
+    return {name: value for name, value in marks.items() if value}
+
+
+@lru_cache(maxsize=4)
+def _second(wall_s: int) -> str:
+    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _stamp(wall_s: float) -> str:
-    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(int(wall_s))}.{int(wall_s % 1.0 * 1000):03d}Z"
 
 
 def json_line(wall_s: float, level: int, fields: Fields) -> bytes:

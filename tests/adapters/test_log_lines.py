@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -83,6 +84,30 @@ def test_a_request_line_leaves_out_what_does_not_apply() -> None:
     assert fields["gone_phase"] == "queued"
     assert fields["outcome"] == "client_gone"
     assert not {"tenant", "ttft_s", "clamped", "usage_problem", "client_attempt"} & fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name", "shown"),
+    [
+        ("path", "", "path", None),
+        ("tenant", "acme", "tenant", "acme"),
+        ("class_name", "high", "class", "high"),
+        ("model", "llama", "model", "llama"),
+        ("upstream", "vllm-0", "upstream", "vllm-0"),
+        ("queue_s", 0.0, "queue_s", 0.0),
+        ("ttft_s", 0.12345678, "ttft_s", 0.123457),
+        ("engine_ttft_s", 0.0, "engine_ttft_s", 0.0),
+        ("tpot_s", 0.01, "tpot_s", 0.01),
+        ("abort_s", 0.0, "abort_s", 0.0),
+        ("client_attempt", 2, "client_attempt", 2),
+        ("clamped", True, "clamped", True),
+        ("unknown_priority", True, "unknown_priority", True),
+        ("usage_problem", "negative", "usage_problem", "negative"),
+    ],
+)
+def test_a_request_line_has_what_applies(field: str, value: object, name: str, shown: object) -> None:
+    success = RequestRecord("r-1", "/v1/completions", Outcome.SUCCESS, 200, 1.0)
+    assert request_fields(replace(success, **{field: value})).get(name) == shown  # type: ignore[arg-type]
 
 
 def test_lines_have_time_level_and_fields() -> None:
