@@ -82,6 +82,7 @@ class Call:
     head: str
     body: bytes
     at_s: float
+    reused: bool  # not the first request of its connection
     gone_s: float = 0.0
 
     def wait_gone(self, timeout_s: float = 2.0) -> float:
@@ -179,7 +180,7 @@ class ScriptedUpstream:
                     self.asked.append(path)
                     peer.sendall(self.pages.get(path, answer("{}", 404)))
                     continue
-                call = Call(number, *request, time.monotonic())
+                call = Call(number, *request, time.monotonic(), reused=call is not None)
                 script = self.scripts.pop(0) if self.scripts else self.script
                 self.calls.append(call)
                 if not self._perform(peer, script):
