@@ -27,6 +27,7 @@ CONFIG_BYTES_MAX = 4 * 2**20  # the largest public config.json is below 1 MiB
 INDEX_BYTES_MAX = 64 * 2**20  # an index of a thousand shards is about 20 MiB
 HEADER_BYTES_MAX = 100 * 10**6  # safetensors' own limit
 SHARDS_MAX = 2000
+YAML_DEPTH_MAX = 100
 YAML_BYTES_MAX = 8 * 2**20
 LOG_BYTES_MAX = 64 * 2**20
 PLAN_KEYS = (
@@ -85,6 +86,7 @@ def parse_yaml(data: bytes, source: str) -> Any:
     """A YAML document, safe types only. Raises PlanError when it does not parse."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        _bound_depth(data, loader, source)
         return yaml.load(data, Loader=loader)  # noqa: S506 - both loaders are the safe ones
     except RecursionError:
         raise PlanError(f"{source}: nested too deeply") from None
@@ -92,6 +94,18 @@ def parse_yaml(data: bytes, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise PlanError(f"{source}: not valid YAML{where}") from None
+
+
+def _bound_depth(data: bytes, loader: Any, source: str) -> None:
+    """libyaml builds nested values by recursion in C, which ends the process where Python would raise."""
+    depth = 0
+    for event in yaml.parse(data, Loader=loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > YAML_DEPTH_MAX:
+            raise PlanError(f"{source}: nested too deeply")
 
 
 def load_accelerators(path: Path | None = None) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Exchange:
             return
         self.connection, self.reused, self.upload_started = connection, reused, True
         inbound, lane = self.inbound, self.lane
-        body = inbound.body_for(lane.keeps_priority)
+        body = inbound.body_to_send()
         length = sum(map(len, body)) if inbound.complete else inbound.declared_bytes
         assert inbound.head is not None
         head = forward_head(
@@ -120,7 +120,7 @@ class Exchange:
         )  # fmt: skip
         if length is None:
             body = [_chunk(piece) for piece in body]
-        connection.send(self, [head, *body])
+        connection.send(self, [head, *body], inbound.complete)
 
     def connect_failed(self, reason: str, timed_out: bool) -> None:
         if not self.ended:
@@ -132,8 +132,7 @@ class Exchange:
             return
         if self.inbound.declared_bytes is None:
             piece = (_chunk(piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
-        if piece:
-            self.connection.write(piece)
+        self.connection.write(piece, last)
 
     def upload_paused(self, paused: bool) -> None:
         if not self.inbound.complete:
@@ -187,6 +186,8 @@ class Exchange:
         """Send the held head with the first bytes: from here on there is no second try. False: it cannot be sent."""
         inbound = self.inbound
         now = self.relay.gate.clock()
+        if not inbound.complete:
+            inbound.keep_alive = False  # the rest of its body is not wanted any more
         try:
             head, facts = self.relay.writer.head(
                 self.status, self.reason, self.answer_headers, self._extra(), chunked=not self.sink.http10
@@ -224,11 +225,8 @@ class Exchange:
 
     def answer_end(self) -> None:
         self.connection = None
-        if self.held is not None:
-            self._failed(Failure.SHED)
-            return
-        if not self.begun and not self._begin(b""):
-            self._failed(Failure.RESET)
+        if self.held is not None or (not self.begun and not self._begin(b"")):
+            self._failed(Failure.RESET if self.held is None else Failure.SHED)
             return
         end = self.tail.verdict(self.inbound.route, self.streamed)
         if self.status >= 400:

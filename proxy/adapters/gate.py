@@ -47,7 +47,6 @@ class Lane:
     pool: UpstreamPool
     lines: bytes  # header lines that every request to it carries: Host, its own key
     base_path: bytes = b""  # path of the configured URL, put before the route
-    keeps_priority: bool = False  # the engine reads a body `priority` with our polarity
     running: set[Running] = field(default_factory=set)
     gap_s: float = 0.0
     events: int = 0

@@ -96,13 +96,13 @@ class HistogramCell:
 
     def observe(self, value: float) -> None:
         """Count one value; anything that is not a number above zero counts as zero."""
-        value = max(0.0, value)
+        value = value if value > 0.0 else 0.0
         self.counts[bisect_left(self._edges, value)] += 1
         self.total += value
 
     def observe_many(self, value: float, count: int) -> None:
         """Count the same value `count` times."""
-        value = max(0.0, value)
+        value = value if value > 0.0 else 0.0
         self.counts[bisect_left(self._edges, value)] += count
         self.total += value * count
 

@@ -65,9 +65,12 @@ class Inbound:
     def error_style(self) -> ErrorStyle:
         return self.route.error_style if self.route is not None else "openai"
 
-    def body_for(self, keep_priority: bool) -> list[bytes]:
-        """The pieces to send: as they came, without the bytes of body `priority` unless this engine reads it."""
-        if self.priority_span is None or keep_priority:
+    def body_to_send(self) -> list[bytes]:
+        """The pieces as they came, without the bytes of body `priority`.
+
+        The order is decided here; engines that do not schedule by priority refuse the field, and they differ in sign.
+        """
+        if self.priority_span is None:
             return self.body
         return strip_priority(self.body, self.priority_span)
 

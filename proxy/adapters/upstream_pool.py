@@ -42,6 +42,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers", "idle_since_s",
         "in_head", "keep_alive", "on_body", "on_lost", "parser", "pieces", "pool", "reason", "status", "transport",
+        "whole",
     )
     # fmt: on
 
@@ -56,6 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.on_body = self.pieces.append  # read by llhttp's wrapper: no Python frame per piece
         self.status = 0
         self.reason = b""
+        self.whole = True  # the request has been written to its end; else what follows would be taken for its body
         self._reset()
         self.parser = httptools.HttpResponseParser(self)
 
@@ -157,16 +159,19 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep_alive = self.parser.should_keep_alive()
 
     # ---- the exchange's side ----
-    def send(self, exchange: Exchange, pieces: list[bytes]) -> None:
-        """Write a request. The next answer on this connection belongs to `exchange`."""
+    def send(self, exchange: Exchange, pieces: list[bytes], whole: bool = True) -> None:
+        """Write a request, or its beginning. The next answer on this connection belongs to `exchange`."""
         self._reset()
-        self.exchange = exchange
+        self.exchange, self.whole = exchange, whole
         assert self.transport is not None
         self.transport.writelines(pieces)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes, last: bool) -> None:
+        """One more piece of a request whose beginning was sent."""
         assert self.transport is not None
-        self.transport.write(piece)
+        self.whole = last
+        if piece:
+            self.transport.write(piece)
 
     def set_reading(self, on: bool) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -179,7 +184,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = None
         assert self.transport is not None
         unsent = self.transport.get_write_buffer_size() > 0
-        if self.keep_alive and not unsent and not self.transport.is_closing():
+        if self.keep_alive and self.whole and not unsent and not self.transport.is_closing():
             self.pool.give_back(self)
         else:
             self.close()

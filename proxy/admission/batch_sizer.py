@@ -9,7 +9,7 @@ held requests back never raises L. Above L stand the memory ceiling and the conf
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 from proxy.admission.limits import (
@@ -23,10 +23,19 @@ from proxy.admission.limits import (
     law_of,
 )
 from proxy.admission.measure import Measure, Meter
-from proxy.admission.outer_loops import EngineCap, Epoch, MarginLoop, MemoryFactor, Peak, PrefillLoop, Sharing
-from proxy.admission.sizer_state import SizerMemory, SizerState
+from proxy.admission.outer_loops import (
+    EngineCap,
+    Epoch,
+    FractionalSeat,
+    MarginLoop,
+    MemoryFactor,
+    Peak,
+    PrefillLoop,
+    Sharing,
+)
+from proxy.admission.sizer_state import SizerMemory, SizerState, TickInput
 from proxy.admission.step_model import StepModel
-from proxy.types import Direction, Failure, Sample, Step, Telemetry, Work
+from proxy.types import Direction, Failure, Sample, Step, Work
 
 __all__ = ["AdaptiveBatchSizer", "SizerMemory", "SizerState", "TickInput"]
 
@@ -42,34 +51,6 @@ FAILURE_REASONS = {
     Failure.TIMEOUT: Reason.TIMEOUT,
     Failure.RESET: Reason.RESET,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TickInput:
-    """What happened at one upstream since the last tick.
-
-    `gap_s`, `tokens`: as in `types.Reading`. `running`: time average of requests past their first token (a request
-    that is not streamed counts from its dispatch). `prefill_tokens`: uncached prompt tokens whose first token came in
-    this tick; `prefill_out_tokens`: those still outstanding. `queue_share`: 0..1 share of the tick with an eligible
-    request waiting. `mean_prompt_tokens` is the uncached part. `kv_limit_seats`: seats that memory holds at the
-    measured sizes. `engine_total_running`: what the engine says it runs, all proxies together.
-    """
-
-    now: float
-    duration_s: float
-    gap_s: float
-    tokens: float
-    running: float
-    prefill_tokens: float
-    in_flight: int
-    prefill_out_tokens: float
-    queue_share: float
-    mean_prompt_tokens: float
-    mean_output_tokens: float
-    output_cv: float = 1.0
-    kv_limit_seats: float | None = None
-    engine: Telemetry | None = None
-    engine_total_running: float | None = None
 
 
 class AdaptiveBatchSizer:
@@ -93,6 +74,7 @@ class AdaptiveBatchSizer:
         self._memory = MemoryFactor()
         self._peak = Peak()
         self._sharing = Sharing(shared_by)
+        self._fraction = FractionalSeat()
         self._ceiling: int | None = None
         self._limit = float(max(config.initial, config.minimum))
         self._held = False
@@ -128,8 +110,8 @@ class AdaptiveBatchSizer:
 
     @property
     def seats(self) -> int:
-        """Requests that may run at once."""
-        return max(int(self.limit + 1e-9), 1)
+        """Requests that may run at once: the limit rounded down, or up while its fraction is owed."""
+        return max(int(self.limit + 1e-9), 1) + self._fraction.extra
 
     @property
     def prefill_tokens_max(self) -> float:
@@ -209,6 +191,7 @@ class AdaptiveBatchSizer:
         waiting = 0 if given.engine is None else given.engine.waiting or 0
         self._prefill.tick(self.prefill_rate(), self._target.ttft_s, wanted, waiting)
         if self._held or self._config.mode == "fixed":
+            self._fraction.restart()
             return []
         rules: tuple[Callable[[], Change | None], ...] = (
             self._bound,
@@ -218,6 +201,7 @@ class AdaptiveBatchSizer:
             lambda: self._decay(peak),
         )
         steps = [self._apply(rule(), now) for rule in rules]
+        self._fraction.tick(self.limit, given.in_flight, wanted)
         return [step for step in steps if step is not None]
 
     def overloaded(self, now: float, failure: Failure) -> Step | None:

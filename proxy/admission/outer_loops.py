@@ -6,8 +6,8 @@ margin   q = quantile of the last 100 latencies / target at 1 - 0.2 (1 - attainm
 prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
          fitted prefill rate within 0.5..1.5 of its mean; the residual r = TTFT - (outstanding + own prompt) / R - x
          shows waiting that the model does not explain
-cap      waiting >= max(2, 5 % of running) in two fresh scrapes with running at rest: cap = running for 30 s, then +5 % per 30 s, and
-         from then on two that wait are enough: a probe ends after two scrapes
+cap      waiting >= max(2, 5 % of running) in two fresh scrapes with running at rest: cap = running for 30 s, then
+         +5 % per 30 s, and from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
          else per 5 s with requests waiting +1 % while usage < 0.80, +0.4 % below 0.92; within 0.5..1.3, above 1
          it discounts expected growth (see `ledger`): not all live requests last as long as expected at once
@@ -146,6 +146,36 @@ class MemoryFactor:
             growth = 1.01 if usage < 0.80 else 1.004
             self.factor, self._changed_at_s = min(growth * self.factor, 1.3), now
         return False
+
+
+class FractionalSeat:
+    """Keeps a small limit on time average: rounded down, 5.7 would waste an eighth of the engine.
+
+    A sigma-delta modulator: debt += L - in flight per tick; one more seat while debt > 0. Only a limit at rest is
+    rounded this way: a ramp has its own next step.
+    """
+
+    SMALL = 32.0  # above it, rounding costs less than the noise of the limit
+    AT_REST = 0.1
+    DEBT_MAX = 2.0
+
+    def __init__(self) -> None:
+        self.extra = 0
+        self._debt = 0.0
+        self._limit = 0.0
+
+    def tick(self, limit: float, in_flight: int, wanted: bool) -> None:
+        """`wanted`: requests wait. A limit without a fraction lends nothing."""
+        moved, self._limit = abs(limit - self._limit), limit
+        small = 1 <= limit < self.SMALL and limit % 1 >= 0.05
+        if not wanted or not small or moved > self.AT_REST * limit:
+            self.restart()
+            return
+        self._debt = min(max(self._debt + limit - in_flight, -self.DEBT_MAX), self.DEBT_MAX)
+        self.extra = int(self._debt > 0)
+
+    def restart(self) -> None:
+        self.extra, self._debt = 0, 0.0
 
 
 class Peak:

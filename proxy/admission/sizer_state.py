@@ -1,10 +1,11 @@
-"""What a sizer shows to operators, and what of it survives a restart."""
+"""What a sizer is told each tick, what it shows to operators, and what of it survives a restart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from proxy.admission.step_model import Coefficients
+from proxy.types import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,31 @@ class SizerMemory:
     limit: float
     margin: float
     coefficients: Coefficients | None
+
+
+@dataclass(frozen=True, slots=True)
+class TickInput:
+    """What happened at one upstream since the last tick.
+
+    `gap_s`, `tokens`: as in `types.Reading`. `running`: time average of requests past their first token (a request
+    that is not streamed counts from its dispatch). `prefill_tokens`: uncached prompt tokens whose first token came in
+    this tick; `prefill_out_tokens`: those still outstanding. `queue_share`: 0..1 share of the tick with an eligible
+    request waiting. `mean_prompt_tokens` is the uncached part. `kv_limit_seats`: seats that memory holds at the
+    measured sizes. `engine_total_running`: what the engine says it runs, all proxies together.
+    """
+
+    now: float
+    duration_s: float
+    gap_s: float
+    tokens: float
+    running: float
+    prefill_tokens: float
+    in_flight: int
+    prefill_out_tokens: float
+    queue_share: float
+    mean_prompt_tokens: float
+    mean_output_tokens: float
+    output_cv: float = 1.0
+    kv_limit_seats: float | None = None
+    engine: Telemetry | None = None
+    engine_total_running: float | None = None

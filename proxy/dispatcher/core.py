@@ -52,7 +52,7 @@ class Dispatcher:
         ticket.expires_s = timeout_s if ticket.deadline_s is None else min(ticket.deadline_s, timeout_s)
         self._budget.deposit()
         home = board.home(ticket.model)
-        refusal = Refusal(Outcome.SHUTTING_DOWN, "draining") if self._draining else None
+        refusal = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S) if self._draining else None
         refusal = refusal or at_once(board, ticket, home, now)
         if refusal is not None or home is None:
             assert refusal is not None, "a ticket without a home is refused"
@@ -244,7 +244,7 @@ class Dispatcher:
         self._desk.begin(now)
         self._draining = True
         for job in [job for job in self._board.jobs.values() if job.entry is not None]:
-            self._desk.drop(job, Refusal(Outcome.SHUTTING_DOWN, "draining"), now)
+            self._desk.drop(job, Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S), now)
         return self._desk.end()
 
     def reconfigure(self, config: DispatcherConfig, now: float) -> Decisions:

@@ -138,7 +138,9 @@ def render(
     anthropic = style == "anthropic"
     status = OVERLOADED_STATUS if anthropic and row.outcome in _OVERLOAD else row.status
     kind = "overloaded_error" if status == OVERLOADED_STATUS else row.type
-    message = f"{row.message} {detail}" if detail else row.message
+    message = row.message
+    if detail:
+        message = f"{message} {detail}" if detail.endswith(".") else f"{message.rstrip('.')} ({detail})."
     if row.outcome is Outcome.INTERNAL_ERROR:
         message = f"{message} Request id: {request_id.decode('ascii')}"
     body = error_body(row.code, kind, message, param, style)

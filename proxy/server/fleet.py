@@ -6,8 +6,6 @@ import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from proxy.adapters.engines import ENGINES
-from proxy.adapters.engines.base import PriorityPolarity
 from proxy.adapters.files import load_plan
 from proxy.adapters.gate import Gate, Lane
 from proxy.adapters.prober import ProbeConfig, ProbeTarget
@@ -16,6 +14,7 @@ from proxy.adapters.session import tls_context
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.upstream_pool import UpstreamPool
 from proxy.admission.ceiling import MemoryBound
+from proxy.planning.engines import ENGINE_NAMES
 from proxy.settings.ground import target
 from proxy.settings.root import Settings
 from proxy.settings.upstreams import Upstream
@@ -85,12 +84,6 @@ class Fleet:
     def caps(self, upstream: str) -> Caps:
         return self._caps[upstream]
 
-    def engine_known(self, upstream: str, engine: str) -> None:
-        """Body `priority` reaches only engines that read it with our polarity."""
-        lane = self.gate.lanes.get(upstream)
-        if lane is not None:
-            lane.keeps_priority = ENGINES[engine].priority is PriorityPolarity.LOWER_FIRST
-
 
 def contexts(settings: Settings) -> dict[str, ssl.SSLContext | None]:
     """TLS contexts by upstream; ValueError names what is wrong with a certificate file."""
@@ -102,7 +95,8 @@ def planned_memory(settings: Settings) -> dict[str, MemoryBound]:
     bounds: dict[str, MemoryBound] = {}
     for upstream in settings.upstreams:
         if upstream.memory.plan is not None:
-            plan = load_plan(upstream.memory.plan.model_dump())
+            engine = upstream.engine if upstream.engine in ENGINE_NAMES else "vllm"
+            plan = load_plan(upstream.memory.plan.model_dump() | {"engine": engine})
             bounds[upstream.name] = MemoryBound(tokens=plan.kv_tokens, source="plan")
     return bounds
 

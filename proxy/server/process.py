@@ -176,7 +176,6 @@ class Process:
 
     def engine(self, upstream: str, name: str) -> None:
         self.engines[upstream] = name
-        self.fleet.engine_known(upstream, name)
         self._reconfigure(self.settings)
 
     def _reconfigure(self, settings: Settings) -> None:

@@ -24,6 +24,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
 _PHRASE = re.compile(rb"[\t -~]{0,100}")
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_USUAL_LINES = {(status, phrase): b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _PHRASES.items()}
 _BODILESS = frozenset({204, 304})
 
 # What a name means for us; everything else passes.
@@ -104,10 +105,10 @@ def _read(kind: int, facts: AnswerFacts, value: bytes) -> bool:
     """Notes one header; false where the line must not be passed on again."""
     if kind == _TYPE:
         lowered = value[:32].lower()
-        facts.event_stream = lowered.startswith(b"text/event-stream")
-        facts.json = lowered.startswith(b"application/json")
+        facts.json = lowered[:16] == b"application/json"
+        facts.event_stream = lowered[:17] == b"text/event-stream"
     elif kind == _LENGTH:
-        digits = value.strip(b" \t")
+        digits = value if value.isdigit() else value.strip(b" \t")
         if not digits.isdigit() or len(digits) > 18:
             raise BadAnswer("the upstream sent an invalid content-length")
         if facts.content_length is not None:
@@ -131,6 +132,9 @@ def _unlisted(lines: list[tuple[bytes, bytes]], listed: bytes) -> list[tuple[byt
 
 
 def _start_line(status: int, reason: bytes) -> bytes:
+    usual = _USUAL_LINES.get((status, reason))
+    if usual is not None:
+        return usual
     if not reason or not _PHRASE.fullmatch(reason):
         reason = _PHRASES.get(status, b"")
     return b"HTTP/1.1 %d %b\r\n" % (status, reason)

@@ -338,16 +338,14 @@ def test_the_upstreams_silence_counts_only_once_the_upload_is_whole() -> None:
     assert not exchange.ended
 
 
-@pytest.mark.parametrize("keeps", [True, False])
-def test_body_priority_reaches_only_an_engine_that_reads_it(keeps: bool) -> None:
+def test_body_priority_reaches_no_engine() -> None:
     shell = Shell()
-    shell.gate.lanes["u0"].keeps_priority = keeps
     body = b'{"model":"m","priority":5}'
     inbound = shell.inbound(body)
     inbound.priority_span = PrioritySpan(12, 25, 24, 25)
     shell.ask(inbound=inbound)
     head, _, sent = shell.transport().take().partition(b"\r\n\r\n")
-    assert sent == (body if keeps else b'{"model":"m"}')
+    assert sent == b'{"model":"m"}'
     assert b"content-length: %d" % len(sent) in head
 
 

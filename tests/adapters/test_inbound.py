@@ -42,10 +42,9 @@ def test_body_bytes_are_counted_as_they_come_and_released_exactly_once() -> None
 def test_the_body_goes_out_as_it_came_but_for_its_priority() -> None:
     pieces = [b'{"model":"m",', b'"priority":5}']
     inbound = Inbound(0.0, body=pieces)
-    assert inbound.body_for(keep_priority=False) is pieces
+    assert inbound.body_to_send() is pieces
     inbound.priority_span = PrioritySpan(12, 25, 24, 25)
-    assert inbound.body_for(keep_priority=True) is pieces
-    assert b"".join(inbound.body_for(keep_priority=False)) == b'{"model":"m"}'
+    assert b"".join(inbound.body_to_send()) == b'{"model":"m"}'
 
 
 def test_before_the_head_is_read_everything_has_a_plain_answer() -> None:

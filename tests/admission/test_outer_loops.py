@@ -6,7 +6,16 @@ from math import inf
 
 import pytest
 
-from proxy.admission.outer_loops import EngineCap, Epoch, MarginLoop, MemoryFactor, Peak, PrefillLoop, Sharing
+from proxy.admission.outer_loops import (
+    EngineCap,
+    Epoch,
+    FractionalSeat,
+    MarginLoop,
+    MemoryFactor,
+    Peak,
+    PrefillLoop,
+    Sharing,
+)
 from proxy.types import Telemetry
 
 
@@ -144,6 +153,18 @@ def test_memory_factor_cuts_once_per_burst_of_preemptions() -> None:
     for now in range(400, 1200):
         loop.tick(scrape(float(now), preemptions=399, kv_usage=0.3), float(now), True)
     assert loop.factor == 1.3
+
+
+@pytest.mark.parametrize(("limit", "share"), [(5.7, 0.7), (5.25, 0.25), (5.0, 0.0), (40.5, 0.0), (0.5, 0.0)])
+def test_a_fraction_of_a_seat_is_lent_on_time_average(limit: float, share: float) -> None:
+    fraction = FractionalSeat()
+    lent = 0
+    for _ in range(400):
+        fraction.tick(limit, int(limit) + fraction.extra, wanted=True)
+        lent += fraction.extra
+    assert lent / 400 == pytest.approx(share, abs=0.02)
+    fraction.tick(limit, 0, wanted=False)
+    assert fraction.extra == 0
 
 
 def test_peak_of_a_minute() -> None:

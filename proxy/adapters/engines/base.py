@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
-from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from proxy.types import Telemetry
@@ -19,21 +18,12 @@ USAGE_SLACK = 1.05  # engines round: a little over full is full
 Number = TypeVar("Number", int, float)
 
 
-class PriorityPolarity(IntEnum):
-    """How an engine reads a body `priority`; ours is lower first. The value is the factor to send it with."""
-
-    LOWER_FIRST = 1
-    HIGHER_FIRST = -1
-    REMOVE = 0  # the engine knows no such field, or reads it otherwise
-
-
 class Engine(Protocol):
     """One kind of inference server. Paths are relative to the upstream's root and are asked in order."""
 
     name: str
     metrics_paths: tuple[str, ...]  # live load, asked about once a second: the first that answers readably is kept
     info_paths: tuple[str, ...]  # what changes only with a restart
-    priority: PriorityPolarity
     slow_abort: bool  # goes on generating for seconds after its client has left
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry: ...

@@ -7,7 +7,7 @@ end, queued from arrival to first token: running is the difference. Priority tra
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, count, size, summed
+from proxy.adapters.engines.base import Engine, count, size, summed
 from proxy.adapters.engines.exposition import Exposition
 from proxy.types import Telemetry
 
@@ -24,7 +24,6 @@ class Dynamo(Engine):
     name = "dynamo"
     metrics_paths = ("/metrics",)
     info_paths = ()
-    priority = PriorityPolarity.REMOVE
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

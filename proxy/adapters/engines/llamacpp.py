@@ -5,7 +5,7 @@ The context of a slot is the longest request. Older builds nest it under `params
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, ratio, size
+from proxy.adapters.engines.base import Engine, at, count, ratio, size
 from proxy.adapters.engines.exposition import Exposition
 from proxy.types import Telemetry
 
@@ -18,7 +18,6 @@ class Llamacpp(Engine):
     name = "llamacpp"
     metrics_paths = ("/metrics",)
     info_paths = ("/props",)
-    priority = PriorityPolarity.REMOVE
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, items, largest, size
+from proxy.adapters.engines.base import Engine, at, items, largest, size
 from proxy.types import Telemetry
 
 
@@ -10,7 +10,6 @@ class Ollama(Engine):
     name = "ollama"
     metrics_paths = ()
     info_paths = ("/api/ps",)
-    priority = PriorityPolarity.REMOVE
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

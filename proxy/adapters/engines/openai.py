@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity
+from proxy.adapters.engines.base import Engine
 from proxy.types import Telemetry
 
 
@@ -10,7 +10,6 @@ class OpenAi(Engine):
     name = "openai"
     metrics_paths = ()
     info_paths = ()
-    priority = PriorityPolarity.REMOVE
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, items, largest, ratio, size, summed
+from proxy.adapters.engines.base import Engine, at, count, items, largest, ratio, size, summed
 from proxy.adapters.engines.exposition import Exposition
 from proxy.types import Telemetry
 
@@ -36,7 +36,6 @@ class Sglang(Engine):
     name = "sglang"
     metrics_paths = ("/metrics", "/v1/loads?include=core,queues,memory")
     info_paths = ("/get_server_info", "/server_info")
-    priority = PriorityPolarity.HIGHER_FIRST
     slow_abort = True
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

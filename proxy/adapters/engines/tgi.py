@@ -6,7 +6,7 @@ its router begins to answer 429.
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, ratio, size
+from proxy.adapters.engines.base import Engine, at, count, ratio, size
 from proxy.adapters.engines.exposition import Exposition
 from proxy.types import Telemetry
 
@@ -20,7 +20,6 @@ class Tgi(Engine):
     name = "tgi"
     metrics_paths = ("/metrics",)
     info_paths = ("/info",)
-    priority = PriorityPolarity.REMOVE
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

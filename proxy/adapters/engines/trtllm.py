@@ -6,7 +6,7 @@ list at `/metrics` is drained by whoever reads it, so it is left to the operator
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, count, ratio, size
+from proxy.adapters.engines.base import Engine, count, ratio, size
 from proxy.adapters.engines.exposition import Exposition
 from proxy.types import Telemetry
 
@@ -24,7 +24,6 @@ class Trtllm(Engine):
     name = "trtllm"
     metrics_paths = ("/prometheus/metrics",)
     info_paths = ()
-    priority = PriorityPolarity.REMOVE
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

@@ -4,13 +4,11 @@ Capacity comes from the labels of `vllm:cache_config_info`, which are strings. `
 hybrid models rightly; blocks * block size is right only where all layers share one block table, so a build that tells
 neither is asked nothing when it runs sliding-window or state-space layers. Renamed: gpu_cache_usage_perc became
 kv_cache_usage_perc in 0.9 (vLLM PR 18354). `/v1/capacity` exists in some builds of its lineage.
-
-Priority is lower first. Builds started without `--scheduling-policy priority` answer 400 to a value other than 0.
 """
 
 from __future__ import annotations
 
-from proxy.adapters.engines.base import Engine, PriorityPolarity, at, count, items, largest, ratio, size, summed
+from proxy.adapters.engines.base import Engine, at, count, items, largest, ratio, size, summed
 from proxy.adapters.engines.exposition import Exposition, Labels
 from proxy.types import Telemetry
 
@@ -25,7 +23,6 @@ class Vllm(Engine):
     name = "vllm"
     metrics_paths = ("/metrics",)
     info_paths = ("/v1/capacity",)
-    priority = PriorityPolarity.LOWER_FIRST
     slow_abort = False
 
     def parse_metrics(self, text: str, at_s: float) -> Telemetry:

@@ -5,7 +5,6 @@ import pytest
 from proxy.adapters.engines import ENGINES
 from proxy.adapters.engines.base import (
     Engine,
-    PriorityPolarity,
     at,
     count,
     items,
@@ -74,8 +73,6 @@ def test_every_engine_is_registered_under_its_name_with_its_habits() -> None:
     assert {name: engine.name for name, engine in ENGINES.items()} == {name: name for name in ENGINES}
     assert set(ENGINES) == {"vllm", "sglang", "trtllm", "dynamo", "tgi", "llamacpp", "ollama", "openai"}
     assert {name for name, engine in ENGINES.items() if engine.slow_abort} == {"sglang"}
-    polarities = {name: engine.priority for name, engine in ENGINES.items() if engine.priority}
-    assert polarities == {"vllm": PriorityPolarity.LOWER_FIRST, "sglang": PriorityPolarity.HIGHER_FIRST}
 
 
 JUNK: list[object] = [None, [], "text", 7, {"engines": 3, "loads": [None, 1], "models": [[]], "internal_states": [0]}]
