@@ -161,6 +161,20 @@ class Ledger:
             self.lengths.ended(entry.tenant, usage.completion_tokens)
             self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
 
+    def check(self) -> None:
+        """Assert that the sums are those of the entries; O(what runs)."""
+        entries = self._entries.values()
+        assert self._held_tokens == sum(entry.prompt + entry.generated for entry in entries), "held tokens add up"
+        assert sum(self._remaining) == sum(entry.remaining for entry in entries), "expected tokens add up"
+        assert sum(self._count) == len(entries), "each entry is in one band"
+        assert all(entry.prompt >= 0 <= entry.remaining for entry in entries), "no promise is negative"
+
+    @property
+    def within(self) -> bool:
+        """What is promised fits, or one request holds it alone."""
+        capacity = self.capacity_tokens
+        return capacity is None or len(self) <= 1 or self.reserved_tokens <= min(self._factor, 1.0) * capacity + 1
+
     def calibrate(self, kv_usage: float, waiting: int, now: float) -> None:
         """Compare with the engine's gauge: a gap above 15 % for 30 s rescales the test.
 

@@ -41,6 +41,9 @@ def declare(commands: Commands) -> None:
     parser.add_argument("--admin-host", metavar="HOST", help="address of the admin listener (default 127.0.0.1)")
     parser.add_argument("--admin-port", type=port, metavar="PORT", help="its TCP port (default 8081)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append every arrival to this file, for replay")
+    parser.add_argument(
+        "--check-invariants", action="store_true", help="verify all accounts after every decision; slow, for bug hunts"
+    )
     parser.add_argument("--follow-stdin", action="store_true", help="drain and end when standard input does")
     add_engine_options(parser.add_argument_group("embedded simulated engine"))
 
@@ -93,6 +96,7 @@ def _serve(arguments: Namespace, overrides: dict[str, Any], settings: Settings, 
             announce=announce,
             embedded=embedded,
             record=arguments.record,
+            checks=arguments.check_invariants,
         )
     except StartError as error:
         raise CommandError(str(error)) from None

@@ -201,6 +201,11 @@ class Board:
         assert self.granted - self.released == self.held, "no permit leaks"
         assert sum(self.waiting) == sum(pool.queue.waiting for pool in self.pools), "each ticket waits in one pool"
         assert sum(self.waiting) == self.expiry.living, "each waiting ticket can expire"
+        jobs = self.jobs.values()
+        assert all((job.entry is None) is not (job.permit is None) for job in jobs), "a job waits or runs, never both"
+        assert sum(self.waiting) == sum(job.entry is not None for job in jobs), "each waiting job is counted once"
+        retried = [job.ticket for job in jobs if job.tries and job.entry is not None]
+        assert all(ticket.first_token_s is None for ticket in retried), "no second try after a first token"
         for station in self.stations.values():
             holders = [*station.permits.values(), *(permit for permit, _ in station.aborting.values())]
             booked = sum(permit.ticket.work is Work.GENERATE for permit in holders)
@@ -208,6 +213,7 @@ class Board:
             assert station.upstream.seats_taken == sum(permit.seats for permit in holders), "seats are conserved"
             assert station.upstream.in_flight == len(station.permits), "in flight is what holds a permit"
             assert len(station.ledger) == booked, "each generating permit is booked once"
+            station.ledger.check()
             assert station.prefill_out_tokens == prefill, "outstanding prefill is conserved"
             limit, config = station.sizer.limit, station.config.limit
             assert config.minimum <= limit or station.held_seats is not None, "the limit is not below its minimum"

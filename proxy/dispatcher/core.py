@@ -320,8 +320,10 @@ class Dispatcher:
         return station
 
     def _may_retry(self, job: Job, failure: Failure, now: float) -> bool:
-        """The failure allows another try, somebody is left to try, there is time, and the budget has a token."""
+        """No token came, the failure allows another try, somebody is left, there is time, the budget has a token."""
         ticket = job.ticket
+        if ticket.first_token_s is not None:
+            return False
         same = job.stale_tries if failure is Failure.STALE else job.tries
         if self._draining or not may_retry(self._board.config.retry, ticket, failure, job.tries, same):
             return False

@@ -15,7 +15,7 @@ from proxy.dispatcher.station import Station
 from proxy.dispatcher.verdicts import Verdict
 from proxy.routing.balance import Policy
 from proxy.routing.breaker import BreakerState
-from proxy.types import Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState
+from proxy.types import Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, Work
 
 REMEMBERED = 50  # limit changes and refusals kept for operators
 
@@ -138,6 +138,7 @@ class Desk:
     def dispatch(self, choice: Choice, station: Station, now: float) -> None:
         ticket = choice.entry.ticket
         self.board.run(self.board.jobs[ticket.id], choice, station, now)
+        assert not self._checks or ticket.work is not Work.GENERATE or station.ledger.within, "a grant fits the memory"
         self._decisions.dispatches.append(Dispatch(ticket, station.name))
 
     def expired(self, ticket: Ticket, now: float) -> None:

@@ -39,22 +39,28 @@ def serve(
     announce: Announce,
     embedded: bool = False,
     record: Path | None = None,
+    checks: bool = False,
 ) -> int:
-    """Run until a signal ends it; the exit code. StartError when it cannot start."""
+    """Run until a signal ends it; the exit code. StartError when it cannot start. `checks`: assert the invariants."""
     try:
         recorder = open_recorder(record)
     except OSError as error:
         raise StartError(f"--record: cannot write {record} ({error.strerror})") from None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, reload, announce, embedded, recorder))
+        return runner.run(_serve(settings, reload, announce, embedded, recorder, checks))
 
 
 async def _serve(
-    settings: Settings, reload: Callable[[], Settings], announce: Announce, embedded: bool, recorder: Recorder | None
+    settings: Settings,
+    reload: Callable[[], Settings],
+    announce: Announce,
+    embedded: bool,
+    recorder: Recorder | None,
+    checks: bool,
 ) -> int:
     request_log = configure(assembly.log_config(settings))
     try:
-        process = Process(settings, request_log, reload, embedded, recorder)
+        process = Process(settings, request_log, reload, embedded, recorder, checks)
     except (ValueError, OSError) as error:
         request_log.close()
         raise StartError(str(error)) from None

@@ -57,6 +57,7 @@ class Process:
         reload: Callable[[], Settings],
         embedded: bool,
         recorder: Recorder | None,
+        checks: bool = False,
     ) -> None:
         self.settings, self.request_log, self._load, self.embedded = settings, request_log, reload, embedded
         self.recorder = recorder
@@ -67,7 +68,7 @@ class Process:
         self.told: dict[str, Telemetry] = {}
         self.planned = fleet.planned_memory(settings)
         self.rng = random.Random()  # noqa: S311 - jitter and tie-breaks, no secret
-        self.dispatcher = Dispatcher(dispatcher_config(settings, self.planned), self.clock(), self.rng)
+        self.dispatcher = Dispatcher(dispatcher_config(settings, self.planned), self.clock(), self.rng, checks)
         self.metrics = Metrics(assembly.metrics_config(settings, __version__))
         self.gate = Gate(self.dispatcher, self.metrics, self.clock)
         self.fleet = fleet.Fleet(self.gate, self.tasks, self.clock)
@@ -111,6 +112,7 @@ class Process:
     async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
+            self.admin.note()
             dropped = self.request_log.take_dropped()
             if dropped:
                 self.metrics.log_dropped(dropped)
@@ -191,6 +193,9 @@ class Process:
 
     def outcomes(self) -> Mapping[str, int]:
         return self.metrics.outcomes()
+
+    def totals(self) -> Mapping[str, int]:
+        return self.metrics.totals()
 
     def server_info(self) -> Mapping[str, Any]:
         return {

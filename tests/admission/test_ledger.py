@@ -156,3 +156,19 @@ def test_calibration_tightens_and_needs_something_to_compare() -> None:
         ledger.calibrate(0.8, 5, float(now))
     assert not ledger.fits("t", 400, 1)
     assert ledger.reserved_tokens == pytest.approx(802, abs=2)
+
+
+def test_a_sum_that_is_not_that_of_its_entries_is_noticed() -> None:
+    ledger = taught(1000, [1] * 10)
+    for ticket in range(2):
+        ledger.reserve(ticket, "t", 400, 1)
+    ledger.check()
+    verdicts = [ledger.within]
+    ledger.capacity_tokens = 500
+    verdicts.append(ledger.within)
+    ledger.release(0, None)
+    verdicts.append(ledger.within)
+    assert verdicts == [True, False, True], "one alone may be beyond"
+    ledger._held_tokens -= 1
+    with pytest.raises(AssertionError, match="held tokens"):
+        ledger.check()

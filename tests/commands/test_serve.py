@@ -55,7 +55,9 @@ def test_the_command_line_wins_and_survives_a_reload(served: App, tmp_path: Path
         assert (settings.admin.host, settings.admin.port) == ("::1", 3)
     path.write_text("target: {itl_ms: 30}")
     assert served.options["reload"]().target.itl_ms == 30
-    assert (served.options["embedded"], served.options["record"]) == (False, path)
+    assert (served.options["embedded"], served.options["record"], served.options["checks"]) == (False, path, False)
+    assert main([*line.split(), "--check-invariants"]) == 0
+    assert served.options["checks"] is True
 
 
 def test_without_an_upstream_a_simulated_engine_answers_and_says_so(

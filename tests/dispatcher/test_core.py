@@ -68,6 +68,16 @@ def test_failures(failure: Failure, upstreams: int, retryable: bool, expected: O
     world.empty()
 
 
+@pytest.mark.parametrize("failure", Failure)
+def test_nothing_runs_again_after_its_first_token(failure: Failure) -> None:
+    world = World(config(upstream("u0"), upstream("u1")))
+    ticket = world.arrive()
+    world.first_token(ticket)
+    world.fail(ticket, failure)
+    assert isinstance(world.outcome(ticket), Outcome) and len(ticket.tried) == 1
+    world.empty()
+
+
 def test_a_retry_waits_at_the_head_of_its_flow_and_lets_others_use_the_upstream_that_failed_it() -> None:
     world = World(config(upstream("u0", 1), upstream("u1", 1)))
     first, second, third, fourth = (world.arrive() for _ in range(4))

@@ -44,7 +44,7 @@ class ProxyProcess:
         environment["PYTHONPATH"] = str(ROOT)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path)],
+                [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path), "--check-invariants"],
                 stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
             )  # fmt: skip
 
