@@ -187,6 +187,13 @@ class FairQueue:
         flow = self._served = self._flows[tenant]
         flow.debt = _add(flow.debt, cost / flow.weight, now / self._half_life_s)
 
+    def passed(self, tenant: str, weight: float, cost: float, now: float) -> None:
+        """A ticket comes and goes while nobody waits: `push`, `charge` and `left` in one, with the same accounts."""
+        flow = self._touch(tenant, weight)
+        debt, floor = flow.debt, self._served.debt
+        flow.debt = _add(debt if debt > floor else floor, cost / flow.weight, now / self._half_life_s)
+        self._served = flow
+
     def correct(self, tenant: str, cost: float, charged_s: float) -> None:
         """What was charged at `charged_s` has turned out to cost this much more (negative: less)."""
         flow = self._flows.get(tenant)

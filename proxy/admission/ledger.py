@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
 from proxy.admission.prediction import PRIOR, LengthPredictor, PromptCorrection
 from proxy.types import Usage
@@ -22,6 +23,14 @@ BAND_RATIO = 1.09
 BANDS = 140  # 1.09^139 > 131072 tokens
 CALIBRATION_S = 30.0
 CALIBRATION_BAND = 0.15
+
+
+class Size(NamedTuple):
+    """Expected tokens of a request: its prompt, the part of it that needs a prefill, its output."""
+
+    prompt: int
+    uncached: int
+    output: int
 
 
 @dataclass(slots=True)
@@ -59,6 +68,8 @@ class Ledger:
         self._apart_since_s: float | None = None
         self._mean_prompt = float(PRIOR)
         self._reserved = 0
+        self._sized: tuple[str, int, int | None] | None = None  # whose size is known, until something is learnt
+        self._size = Size(0, 0, 0)
 
     def __repr__(self) -> str:
         return f"Ledger({len(self._entries)} live, {self.reserved_tokens}/{self.capacity_tokens} tokens)"
@@ -110,6 +121,16 @@ class Ledger:
         """Coefficient of variation of the output length."""
         return self.lengths.variation
 
+    def size(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> Size:
+        """Expected tokens of a request. One decision asks several times, so the last answer is kept."""
+        asked = (tenant, prompt_tokens, output_cap)
+        if asked != self._sized:
+            prompt = self.prompts.tokens(prompt_tokens)
+            output = self.lengths.remaining(tenant, 0, output_cap)
+            self._size = Size(prompt, round(prompt * (1 - self.prompts.cached_share)), output)
+            self._sized = asked
+        return self._size
+
     def fits(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> bool:
         """Would the future peak with this request fit? One request alone always does."""
         if self.capacity_tokens is None or not self._entries:
@@ -158,6 +179,7 @@ class Ledger:
         entry = self._entries.pop(ticket_id)
         self._book(entry, -1)
         if usage is not None:
+            self._sized = None
             self.lengths.ended(entry.tenant, usage.completion_tokens)
             self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
 
@@ -194,8 +216,7 @@ class Ledger:
             self._apart_since_s = None
 
     def _sizes(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> tuple[int, int]:
-        prompt = self.prompts.tokens(prompt_tokens)
-        remaining = self.lengths.remaining(tenant, 0, output_cap)
+        prompt, _, remaining = self.size(tenant, prompt_tokens, output_cap)
         if self.capacity_tokens is not None:
             prompt = min(prompt, self.capacity_tokens)
             remaining = min(remaining, self.capacity_tokens - prompt)

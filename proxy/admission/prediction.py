@@ -35,11 +35,12 @@ OUTPUT_MIN = 16.0
 class _History:
     """The last outputs, kept sorted, with suffix sums made on demand."""
 
-    __slots__ = ("_order", "_sorted", "_suffix")
+    __slots__ = ("_order", "_sorted", "_suffix", "_total")
 
     def __init__(self) -> None:
         self._order: deque[int] = deque()
         self._sorted: list[int] = []
+        self._total = 0
         self._suffix: list[int] | None = None  # _suffix[i]: sum of the i longest
 
     def __len__(self) -> int:
@@ -47,12 +48,17 @@ class _History:
 
     def add(self, output_tokens: int) -> None:
         if len(self._order) == WINDOW:
-            self._sorted.pop(bisect_right(self._sorted, self._order.popleft()) - 1)
+            oldest = self._order.popleft()
+            self._total -= oldest
+            del self._sorted[bisect_left(self._sorted, oldest)]
         self._order.append(output_tokens)
+        self._total += output_tokens
         insort(self._sorted, output_tokens)
         self._suffix = None
 
     def remaining(self, generated: int) -> float | None:
+        if self._sorted and generated < self._sorted[0]:
+            return self._total / len(self._sorted) - generated
         longer = len(self._sorted) - bisect_right(self._sorted, generated)
         if longer == 0:
             return None

@@ -96,14 +96,12 @@ class AdmissionQueue:
         self._mean_cost = 0.0
         self._unpromoted = 0  # dispatches since the last promotion
         self.promoted = 0
-
-    @property
-    def waiting(self) -> int:
-        return sum(fair.waiting for fair in self.fair)
+        self.waiting = 0
 
     def push(self, entry: Entry, weight: float, now: float) -> None:
         """A ticket starts to wait."""
         index = entry.ticket.class_index
+        self.waiting += 1
         self.fair[index].push(entry, weight)
         self._standing[index].active_s = now
         if index > 0:
@@ -112,6 +110,7 @@ class AdmissionQueue:
     def remove(self, entry: Entry) -> None:
         """A ticket stops waiting, for whatever reason. Once per entry."""
         entry.live = False
+        self.waiting -= 1
         index = entry.ticket.class_index
         self.fair[index].left(entry)
         if index > 0:
@@ -136,8 +135,7 @@ class AdmissionQueue:
         index = ticket.class_index
         self.fair[index].charge(ticket.tenant, cost, now)
         own = self._standing[index]
-        own.mean_cost += (cost - own.mean_cost) * (MEAN_GAIN if own.mean_cost else 1.0)
-        self._mean_cost += (cost - self._mean_cost) * (MEAN_GAIN if self._mean_cost else 1.0)
+        self._average(own, cost)
         self._accrue(cost)
         own.lag -= cost if choice.owed else min(cost, max(0.0, own.lag))
         self._unpromoted += 1
@@ -145,12 +143,26 @@ class AdmissionQueue:
             self._unpromoted = 0
             self.promoted += 1
 
+    def passed(self, ticket: Ticket, weight: float, cost: float, now: float) -> None:
+        """A ticket is dispatched while nobody waits: `push`, `served` and `remove` in one, with the same accounts."""
+        index = ticket.class_index
+        own = self._standing[index]
+        own.active_s = now
+        self.fair[index].passed(ticket.tenant, weight, cost, now)
+        self._average(own, cost)
+        if own.lag < 0:
+            own.lag = min(0.0, own.lag + self.classes[index].floor * cost)
+        self._unpromoted += 1
+
     def correct(self, ticket: Ticket, cost: float, owed: bool) -> None:
         """A dispatched ticket has cost this much more (negative: less) than charged."""
-        self.fair[ticket.class_index].correct(ticket.tenant, cost, ticket.dispatched_s)
+        fair, own = self.fair[ticket.class_index], self._standing[ticket.class_index]
+        fair.correct(ticket.tenant, cost, ticket.dispatched_s)
         self._accrue(cost)
         if owed:
-            self._standing[ticket.class_index].lag -= cost
+            own.lag -= cost
+            if not fair.waiting:
+                own.lag = min(0.0, own.lag)  # who does not wait is owed nothing
 
     def seats(self, band: int, limit: int, now: float) -> int:
         """How many of `limit` seats this class may fill."""
@@ -179,8 +191,14 @@ class AdmissionQueue:
         """q_c, or the mean of all classes until this one has been served."""
         return self._standing[index].mean_cost or self._mean_cost
 
+    def _average(self, own: _Standing, cost: float) -> None:
+        own.mean_cost += (cost - own.mean_cost) * (MEAN_GAIN if own.mean_cost else 1.0)
+        self._mean_cost += (cost - self._mean_cost) * (MEAN_GAIN if self._mean_cost else 1.0)
+
     def _accrue(self, cost: float) -> None:
         """Service was given: every class that waits is owed its floor of it."""
+        if not self.waiting:
+            return
         for index, (config, standing) in enumerate(zip(self.classes, self._standing, strict=True)):
             if config.floor and self.fair[index].waiting:
                 most = LAG_MEAN_COSTS_MAX * self._quantum(index)

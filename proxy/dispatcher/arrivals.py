@@ -82,7 +82,7 @@ def full(board: Board, ticket: Ticket) -> bool:
 
 def quota_tokens(lane: Lane, ticket: Ticket) -> float:
     """Tokens that a ticket is expected to use."""
-    return ticket.estimate.prompt_tokens + lane.stations[0].output_tokens(ticket)
+    return ticket.estimate.prompt_tokens + lane.stations[0].size(ticket).output
 
 
 def drain_s(pool: Pool) -> float:

@@ -63,7 +63,7 @@ class Board:
 
     def lanes_of(self, station: Station) -> list[tuple[Pool, Lane]]:
         """Lanes whose tickets may run at this upstream."""
-        return [(pool, lane) for pool in self.pools for lane in pool.lanes.values() if station in lane.stations]
+        return self._lanes.get(station.name, [])
 
     def lift(self) -> list[tuple[Job, bool]]:
         """Take all waiting jobs out, oldest first, each with whether it stood first in its flow."""
@@ -82,6 +82,11 @@ class Board:
         members = [station for station in self.stations.values() if not station.leaving]
         self.pools = [Pool(self.config.classes, lanes) for lanes in group(members, now)]
         self._find_homes(members)
+        self._lanes: dict[str, list[tuple[Pool, Lane]]] = {}
+        for pool in self.pools:
+            for lane in pool.lanes.values():
+                for station in lane.stations:
+                    self._lanes.setdefault(station.name, []).append((pool, lane))
         for pool in self.pools:
             pool.inherit([one for one in old if set(one.stations) & set(pool.stations)], class_map)
         if class_map is not None:
@@ -148,11 +153,13 @@ class Board:
         cost = station.cost(job.ticket)
         job.pool.served(choice, cost, now)
         self.unwait(job)
-        job.permit, job.station = station.grant(job.ticket, cost, choice.owed, now), station
-        job.ticket.state = TicketState.RUNNING
-        job.tenant.in_flight += 1
-        job.pool.runs(job.ticket.tenant, job.tenant.config.weight)
-        self.granted += 1
+        self._seat(job, station, cost, choice.owed, now)
+
+    def run_at_once(self, job: Job, station: Station, now: float) -> None:
+        """A job that finds nobody waiting gets its permit without a stay in the queue."""
+        cost = station.cost(job.ticket)
+        job.pool.passed(job.ticket, job.tenant.config.weight, cost, now)
+        self._seat(job, station, cost, False, now)
 
     def stop(self, job: Job, usage: Usage | None, cost: float, now: float, linger: bool) -> Permit:
         """The running job gives its permit back; `cost` is what it took in the end."""
@@ -218,6 +225,14 @@ class Board:
             limit, config = station.sizer.limit, station.config.limit
             assert config.minimum <= limit or station.held_seats is not None, "the limit is not below its minimum"
             assert station.bound.seats is None or limit <= max(station.bound.seats, config.minimum), "nor above memory"
+
+    def _seat(self, job: Job, station: Station, cost: float, owed: bool, now: float) -> None:
+        ticket, tenant = job.ticket, job.tenant
+        job.permit, job.station = station.grant(ticket, cost, owed, now), station
+        ticket.state = TicketState.RUNNING
+        tenant.in_flight += 1
+        job.pool.runs(ticket.tenant, tenant.config.weight)
+        self.granted += 1
 
     def _find_homes(self, members: list[Station]) -> None:
         pairs = {lane.key: (pool, lane) for pool in self.pools for lane in pool.lanes.values()}

@@ -62,10 +62,11 @@ class Dispatcher:
         tenant = board.tenants.get(ticket.tenant, now)
         job = board.jobs[ticket.id] = Job(ticket, tenant, pool, lane, quota_tokens(lane, ticket))
         tenant.charge(1.0, job.quota_tokens)
-        board.wait(job, now)
-        self._desk.pump.run(pool, [lane], now)
-        if job.entry is not None:
-            self._desk.bound(job, now)
+        if not self._desk.start_at_once(job, now):
+            board.wait(job, now)
+            self._desk.pump.run(pool, [lane], now)
+            if job.entry is not None:
+                self._desk.bound(job, now)
         return self._desk.end()
 
     def first_token(self, ticket: Ticket, now: float) -> Decisions:

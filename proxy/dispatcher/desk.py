@@ -115,6 +115,8 @@ class Desk:
         if not lanes:
             return
         pool = lanes[0][0]
+        if not pool.queue.waiting and not any(lane.eligible or lane.reservation for _, lane in lanes):
+            return
         for _, lane in lanes:
             if lane.sleepers and not station.elephants:
                 pool.wake(lane)
@@ -134,6 +136,18 @@ class Desk:
         """The tenant runs as much as it may."""
         tenant = self.board.jobs[ticket.id].tenant
         return tenant.config.max_in_flight is not None and tenant.in_flight >= tenant.config.max_in_flight
+
+    def start_at_once(self, job: Job, now: float) -> bool:
+        """Give a newcomer its permit where nobody waits and nothing is in its way. False: it has to queue."""
+        bound = job.tenant.config.max_in_flight
+        if bound is not None and job.tenant.in_flight >= bound:
+            return False
+        station = self.pump.at_once(job.pool, job.lane, job.ticket, now)
+        if station is None:
+            return False
+        self.board.run_at_once(job, station, now)
+        self._decisions.dispatches.append(Dispatch(job.ticket, station.name))
+        return True
 
     def dispatch(self, choice: Choice, station: Station, now: float) -> None:
         ticket = choice.entry.ticket

@@ -18,6 +18,7 @@ from math import exp
 from proxy.admission.entries import Entry
 from proxy.admission.queue import AdmissionQueue, Choice, ClassConfig
 from proxy.dispatcher.station import Station
+from proxy.types import Ticket
 
 CAP_SHARE = 1.5
 RATE_MEMORY_S = 15.0
@@ -42,7 +43,7 @@ class Lane:
         self.stations = stations
         self.reservation: Reservation | None = None
         self.sleepers = False  # some line is parked until an upstream frees something
-        self._eligible = False
+        self.eligible = False
         self._eligible_s = 0.0
         self._marked_s = now
 
@@ -60,12 +61,13 @@ class Lane:
 
     def mark(self, eligible: bool, now: float) -> None:
         """From now on tickets that could go are waiting, or not."""
-        self._eligible_s += max(0.0, now - self._marked_s) * self._eligible
-        self._eligible, self._marked_s = eligible, now
+        if self.eligible:
+            self._eligible_s += max(0.0, now - self._marked_s)
+        self.eligible, self._marked_s = eligible, now
 
     def take_eligible_s(self, now: float) -> float:
         """Seconds with an eligible ticket waiting, since the last call."""
-        self.mark(self._eligible, now)
+        self.mark(self.eligible, now)
         seconds, self._eligible_s = self._eligible_s, 0.0
         return seconds
 
@@ -132,12 +134,19 @@ class Pool:
     def stopped(self, tenant: str) -> None:
         """A tenant gave a seat back: what it was over its bounds with may go."""
         self._count(tenant, None, in_flight=-1)
-        for fair in self.queue.fair:
-            fair.wake(tenant)
+        if self.queue.waiting:
+            for fair in self.queue.fair:
+                fair.wake(tenant)
 
     def served(self, choice: Choice, cost: float, now: float) -> None:
         """The chosen ticket, still waiting, is dispatched."""
         self.queue.served(choice, cost, now)
+        self.cost_rate.count(cost)
+        self.drain_rate.count(1.0)
+
+    def passed(self, ticket: Ticket, weight: float, cost: float, now: float) -> None:
+        """A ticket is dispatched while nobody waits."""
+        self.queue.passed(ticket, weight, cost, now)
         self.cost_rate.count(cost)
         self.drain_rate.count(1.0)
 

@@ -66,6 +66,23 @@ class Pump:
         for lane in lanes:
             lane.mark(pool.has_ready(lane), now)
 
+    def at_once(self, pool: Pool, lane: Lane, ticket: Ticket, now: float) -> Station | None:
+        """The upstream where a newcomer that finds nobody waiting may start without a stay in the queue, if any."""
+        if pool.queue.waiting or lane.reservation is not None or ticket.deadline_s is not None:
+            return None
+        able: list[Station] = []
+        for station in lane.stations:
+            station.kept_seats = 0
+            if station.block(ticket, pool.queue.seats(ticket.class_index, station.seats, now), False, now) is None:
+                able.append(station)
+        if not able:
+            return None
+        if lane.eligible:
+            lane.mark(False, now)
+        station = self._best(able, ticket)
+        self._balancer.took(station.name)
+        return station
+
     def place(self, pool: Pool, lane: Lane, choice: Choice, now: float) -> bool:
         """Handle one chosen head. False: the lane can do nothing more now."""
         ticket = choice.entry.ticket
@@ -108,7 +125,7 @@ class Pump:
         excluded = self._host.excluded(ticket)
         reservation = self._binding(pool, lane, choice)
         blocks: set[Block] = set()
-        able: dict[str, Station] = {}
+        able: list[Station] = []
         for station in lane.stations:
             if station.name in excluded:
                 if station.has_room:
@@ -116,17 +133,20 @@ class Pump:
                 continue
             block = self._block(pool, station, choice, reservation, now)
             if block is None:
-                able[station.name] = station
+                able.append(station)
             elif station.upstream.usable:
                 blocks.add(block)
         if not able:
             return None, next(
                 (block for block in (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED) if block in blocks), None
             )
+        return self._best(able, ticket), None
+
+    def _best(self, able: list[Station], ticket: Ticket) -> Station:
         if len(able) == 1:
-            return next(iter(able.values())), None
-        order = self._balancer.order([Candidate(one.name, one.load) for one in able.values()], ticket.prefix_hash)
-        return able[order[0].name], None
+            return able[0]
+        best = self._balancer.order([Candidate(one.name, one.load) for one in able], ticket.prefix_hash)[0].name
+        return next(one for one in able if one.name == best)
 
     def _block(
         self, pool: Pool, station: Station, choice: Choice, reservation: Reservation | None, now: float

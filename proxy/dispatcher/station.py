@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 
 from proxy.admission.batch_sizer import RESTORE_SHARE, AdaptiveBatchSizer, TickInput
 from proxy.admission.ceiling import MemoryBound, resolve, seats_for
-from proxy.admission.ledger import Ledger
+from proxy.admission.ledger import Ledger, Size
 from proxy.admission.limits import Reason
 from proxy.dispatcher.config import UpstreamConfig
 from proxy.routing.breaker import BreakerConfig
@@ -131,28 +131,30 @@ class Station:
             return None
         return self.telemetry
 
-    def output_tokens(self, ticket: Ticket) -> int:
-        """Expected output; 0 for work that generates none."""
+    def size(self, ticket: Ticket) -> Size:
+        """Expected tokens of a ticket; work that generates nothing has no output and no cached prompt."""
+        estimate = ticket.estimate
         if ticket.work is not Work.GENERATE:
-            return 0
-        return self.ledger.lengths.remaining(ticket.tenant, 0, ticket.estimate.output_cap)
+            return Size(estimate.prompt_tokens, estimate.prompt_tokens, 0)
+        return self.ledger.size(ticket.tenant, estimate.prompt_tokens, estimate.output_cap)
 
     def cost(self, ticket: Ticket) -> float:
         """Expected engine time of a ticket, in the sizer's unit."""
-        return self.sizer.service_cost(self._uncached_tokens(ticket), self.output_tokens(ticket))
+        size = self.size(ticket)
+        return self.sizer.service_cost(size.uncached, size.output)
 
     def cost_of(self, ticket: Ticket, usage: Usage | None) -> float:
         """What a ticket has cost in the end, as far as is known."""
         if ticket.work is not Work.GENERATE:
             return self.cost(ticket)
         if usage is None:
-            return self.sizer.service_cost(self._uncached_tokens(ticket), ticket.generated_tokens)
+            return self.sizer.service_cost(self.size(ticket).uncached, ticket.generated_tokens)
         return self.sizer.service_cost(max(0, usage.prompt_tokens - usage.cached_tokens), usage.completion_tokens)
 
     def wait_s(self, ticket: Ticket) -> float:
         """Expected time from dispatch to first token; 0 while the prefill rate is unknown."""
         rate = self.sizer.prefill_rate()
-        return 0.0 if not rate else (self.prefill_out_tokens + self._uncached_tokens(ticket)) / rate
+        return 0.0 if not rate else (self.prefill_out_tokens + self.size(ticket).uncached) / rate
 
     def block(self, ticket: Ticket, class_seats: int, owed: bool, now: float) -> Block | None:
         """The first reason why the ticket cannot start here now; None: it can."""
@@ -173,7 +175,7 @@ class Station:
         """Start the ticket here: every count goes up together."""
         seats = seats_of(ticket)
         generates = ticket.work is Work.GENERATE
-        permit = Permit(ticket, seats, self._uncached_tokens(ticket), self.prefill_out_tokens, cost, owed, self.sizer)
+        permit = Permit(ticket, seats, self.size(ticket).uncached, self.prefill_out_tokens, cost, owed, self.sizer)
         self.permits[ticket.id] = permit
         self.upstream.take(ticket.id, seats)
         ticket.upstream, ticket.dispatched_s, ticket.first_token_s = self.name, now, None
@@ -341,18 +343,12 @@ class Station:
             self.seats = self.sizer.seats
         return step
 
-    def _uncached_tokens(self, ticket: Ticket) -> int:
-        if ticket.work is not Work.GENERATE:
-            return ticket.estimate.prompt_tokens
-        prompts = self.ledger.prompts
-        return round(prompts.tokens(ticket.estimate.prompt_tokens) * (1 - prompts.cached_share))
-
     def _stopped(self, now: float) -> bool:
         telemetry = self.fresh_telemetry(now)
         return telemetry is not None and (telemetry.kv_usage or 0.0) >= KV_STOP and (telemetry.waiting or 0) > 0
 
     def _block_of_size(self, ticket: Ticket) -> Block | None:
-        tokens = self._uncached_tokens(ticket)
+        tokens = self.size(ticket).uncached
         if self.elephants and tokens > ELEPHANT_TOKENS:
             return Block.ELEPHANT
         if self.prefill_out_tokens and self.prefill_out_tokens + tokens > self.sizer.prefill_tokens_max:
