@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from ipaddress import ip_network
+from pathlib import Path
 
 from proxy.adapters.logs import LogConfig
 from proxy.adapters.metrics import MetricsConfig
@@ -57,13 +58,8 @@ def head_reader(settings: Settings) -> HeadReader:
 
 
 def listen_config(settings: Settings) -> ListenConfig:
-    """OSError or ssl.SSLError when the certificate cannot be loaded."""
+    """ValueError when the certificate cannot be loaded."""
     listen = settings.listen
-    tls: ssl.SSLContext | None = None
-    if listen.tls.cert is not None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.set_alpn_protocols(["http/1.1"])
-        tls.load_cert_chain(listen.tls.cert, listen.tls.key)
     return ListenConfig(
         host=listen.host,
         port=listen.port,
@@ -71,8 +67,24 @@ def listen_config(settings: Settings) -> ListenConfig:
         head_timeout_s=listen.head_timeout_s,
         write_timeout_s=listen.write_timeout_s,
         reuse_port=listen.reuse_port,
-        tls=tls,
+        tls=_tls(listen.tls.cert, listen.tls.key),
     )
+
+
+def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as error:  # of which ssl.SSLError is one; neither says which file
+        plain = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "they do not fit together"
+        raise ValueError(
+            f"listen.tls: cannot use cert {str(cert)!r} with key {str(key)!r} ({plain}); give PEM files of a "
+            "certificate chain and its private key"
+        ) from None
+    return context
 
 
 def admin_config(settings: Settings) -> AdminConfig:

@@ -91,6 +91,7 @@ class Process:
         self.admin = AdminListener(assembly.admin_config(settings), self, MetricsPage(scrape), self.clock)
         self.drained = asyncio.Event()
         self.drain_asked = asyncio.Event()
+        self._reloading = asyncio.Lock()
 
     def _intake(self, settings: Settings, ticket_ids: count[int] | None = None) -> Intake:
         return Intake(
@@ -226,7 +227,14 @@ class Process:
         return (True, "ready") if healthy and self.dispatcher.usable() else (False, "no usable upstream")
 
     async def reload(self) -> tuple[bool, str]:
-        """Read the configuration again; keep the old one on any error. Runs on the loop: no request sees half of it."""
+        """Read the configuration again; keep the old one on any error. Runs on the loop: no request sees half of it.
+
+        One at a time: a slow read that began before another's must not be applied after it.
+        """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> tuple[bool, str]:
         try:
             settings = await asyncio.to_thread(self._load)
             planned = fleet.planned_memory(settings)

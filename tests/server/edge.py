@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -39,6 +40,15 @@ def intake_of(shell: Shell, tenancy: TenancyConfig | None = None, **bounds: Any)
         replace(config, **bounds), Tenancy(tenants), HeadReader(), Catalog(shell.dispatcher, shell.clock),
         shell.dispatcher, shell.clock, lambda: f"made-{next(numbers)}", count(1000),
     )  # fmt: skip
+
+
+async def until(what: Callable[[], object]) -> None:
+    """Turn the loop until it holds."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + 5.0
+    while not what():
+        assert loop.time() < end_s
+        await asyncio.sleep(0)
 
 
 class Client:
