@@ -232,6 +232,22 @@ class Metrics:
         """Requests since start by outcome, all outcomes present."""
         return {outcome.value: count for outcome, count in self._totals.items()}
 
+    def totals(self) -> dict[str, int]:
+        """Sums since start over all models and classes: requests that ended, how many of them well, and tokens."""
+        good = self._counters[GOOD_REQUESTS.name].copy().values
+        tokens = self._counters[TOKENS.name].copy().values
+        return {
+            "requests": sum(self._totals.values()),
+            "succeeded": self._totals[Outcome.SUCCESS],
+            "good": sum(int(value) for _, value in good if isinstance(value, float)),
+            **{
+                f"{wanted}_tokens": sum(
+                    int(value) for (_, direction), value in tokens if direction == wanted and isinstance(value, float)
+                )
+                for wanted in ("input", "output")
+            },
+        }
+
     def copy(self) -> list[Exposed]:
         """All counters and histograms at this moment; cheap enough for the loop (one list copy per series)."""
         counters = [table.copy() for table in self._counters.values()]

@@ -20,6 +20,7 @@ from proxy.adapters.metrics_page import MetricsPage
 from proxy.admission.limits import Target
 from proxy.dispatcher.snapshot import Snapshot
 from proxy.server.admin_guard import READS, AdminConfig, Guard
+from proxy.server.history import History
 from proxy.server.state import state_document
 
 EVENT_INTERVAL_S = 1.0
@@ -42,6 +43,12 @@ PAGE_FILES = {
     "/": ("index.html", "text/html"),
     "/status.css": ("status.css", "text/css"),
     "/status.js": ("status.js", "text/javascript"),
+    "/words.js": ("words.js", "text/javascript"),
+    "/charts.js": ("charts.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/uplot/uPlot.min.css": ("uplot/uPlot.min.css", "text/css"),
+    "/uplot/uPlot.iife.min.js": ("uplot/uPlot.iife.min.js", "text/javascript"),
+    "/uplot/LICENSE": ("uplot/LICENSE", "text/plain"),
 }
 UPSTREAM_PATH = re.compile(r"/admin/upstreams/([^/]+)/(limit|drain|resume)")
 SEATS_MAX = 1_000_000
@@ -55,6 +62,7 @@ class AdminTarget(Protocol):
     def snapshot(self, now: float) -> Snapshot: ...
     def targets(self) -> Mapping[str, Target]: ...
     def outcomes(self) -> Mapping[str, int]: ...
+    def totals(self) -> Mapping[str, int]: ...
     def server_info(self) -> Mapping[str, Any]: ...
     def ready(self) -> tuple[bool, str]: ...
     def reload(self) -> Awaitable[tuple[bool, str]]: ...
@@ -138,6 +146,7 @@ class AdminListener:
         self._interval_s = event_interval_s
         self._closing = asyncio.Event()
         self._subscribers = 0
+        self._history = History()
         self._state: tuple[float, bytes] = (float("-inf"), b"")
         self._runner = web.ServerRunner(_Server(self._answer), shutdown_timeout=SHUTDOWN_S)
         folder = files("proxy.server") / "status_page"
@@ -148,6 +157,7 @@ class AdminListener:
             "/metrics": {"GET": self._render_metrics},
             "/admin/state": {"GET": self._show_state},
             "/admin/events": {"GET": self._stream_events},
+            "/admin/history": {"GET": self._show_history},
             "/admin/reload": {"POST": self._reload},
             "/admin/drain": {"POST": self._drain},
             **{path: {"GET": self._page} for path in PAGE_FILES},
@@ -225,7 +235,9 @@ class AdminListener:
         made_s, text = self._state
         if now - made_s >= self._interval_s / 2:
             target = self._target
-            document = state_document(target.snapshot(now), target.targets(), target.server_info(), target.outcomes())
+            document = state_document(
+                target.snapshot(now), target.targets(), target.server_info(), target.outcomes(), target.totals()
+            )
             text = orjson.dumps(document)
             self._state = (now, text)
         return text
@@ -233,6 +245,14 @@ class AdminListener:
     async def _show_state(self, request: web.BaseRequest) -> web.Response:
         self._state = (float("-inf"), b"")  # a single question deserves the present
         return web.Response(body=self._state_json(), content_type="application/json", headers=SAFE_HEADERS)
+
+    def note(self) -> None:
+        """Remember this moment for the chart; called once a second, whether anybody looks or not."""
+        target = self._target
+        self._history.note(target.snapshot(self._clock()), target.targets(), target.totals())
+
+    async def _show_history(self, request: web.BaseRequest) -> web.Response:
+        return _json(200, self._history.document(self._clock()))
 
     async def _stream_events(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "HEAD":  # there is no body to wait for

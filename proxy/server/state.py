@@ -20,7 +20,11 @@ Document = dict[str, Any]
 
 
 def state_document(
-    snapshot: Snapshot, targets: Mapping[str, Target], server: Mapping[str, Any], outcomes: Mapping[str, int]
+    snapshot: Snapshot,
+    targets: Mapping[str, Target],
+    server: Mapping[str, Any],
+    outcomes: Mapping[str, int],
+    totals: Mapping[str, int],
 ) -> Document:
     """Everything that an operator may see: no keys, no prompts, no addresses of clients."""
     now = snapshot.at_s
@@ -61,6 +65,7 @@ def state_document(
             "leaked": snapshot.leaked,
         },
         "outcomes": dict(outcomes),
+        "totals": dict(totals),
     }
 
 

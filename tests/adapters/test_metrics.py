@@ -74,6 +74,7 @@ def test_one_good_request_counts_in_every_family_it_belongs_to() -> None:
     assert values(metrics, m.WASTED_TOKENS) == values(metrics, m.CLIENT_DISCONNECTS) == {}
     assert metrics.outcomes()["success"] == 2
     assert set(metrics.outcomes()) == {outcome.value for outcome in Outcome}
+    assert metrics.totals() == {"requests": 2, "succeeded": 2, "good": 2, "input_tokens": 200, "output_tokens": 40}
 
 
 def test_a_request_that_gave_no_byte_has_no_time_to_first_token() -> None:

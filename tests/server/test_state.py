@@ -9,7 +9,9 @@ from tests.snapshots import TARGETS, snapshot, upstream
 
 
 def document(*upstreams: Any, released: int = 90) -> dict[str, Any]:
-    made = state_document(snapshot(*upstreams, released=released), TARGETS, {"version": "1"}, {"success": 5})
+    made = state_document(
+        snapshot(*upstreams, released=released), TARGETS, {"version": "1"}, {"success": 5}, {"requests": 6}
+    )
     loaded: dict[str, Any] = orjson.loads(orjson.dumps(made))
     return loaded
 
@@ -19,6 +21,7 @@ def test_the_document_has_every_promised_part() -> None:
     assert state["version"] == 1
     assert state["server"] == {"version": "1"}
     assert state["outcomes"] == {"success": 5}
+    assert state["totals"] == {"requests": 6}
     assert state["classes"][0] == {
         "name": "high",
         "queued": 3,

@@ -1,126 +1,324 @@
-"use strict";
+// The live page: one state a second from /admin/events, shown without replacing what has not changed.
 
-const POINTS_MAX = 600; // one per second: ten minutes
-const REASON_ROWS = 50;
-const past = [];
+import { Charts, Past, worst } from "./charts.js";
+import * as say from "./words.js";
+
+const AGAIN_MS = 1500;
+const SILENT_MS = 10000;
+const ROWS_MAX = 50;
+const past = new Past();
+const charts = new Charts();
+let events = null;
+let heard = Date.now();
+let paused = false;
+let latest = null;
 
 const byId = (id) => document.getElementById(id);
-const shown = (value, unit = "", digits = 0) =>
-  value === null || value === undefined ? "–" : Number(value).toFixed(digits) + unit;
 const sum = (items, pick) => items.reduce((total, item) => total + (pick(item) || 0), 0);
 
-function element(name, text, kind) {
+function put(node, text, kind) {
+  if (node.textContent !== text) node.textContent = text; // text only: names come from outside
+  if (kind !== undefined && node.dataset.kind !== kind) node.dataset.kind = kind;
+}
+
+function fill(node, share) {
+  node.style.setProperty("--share", `${Math.max(0, Math.min(1, share || 0)) * 100}%`);
+}
+
+function element(name, kind) {
   const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text; // text only: names come from outside
   if (kind) made.className = kind;
   return made;
 }
 
-function table(id, heads, rows) {
-  const head = element("tr");
-  heads.forEach((text) => { const cell = element("th", text); cell.scope = "col"; head.append(cell); });
-  const lines = rows.map((cells) => {
+// As many children as items, reused, so that focus, selection and scroll position stay.
+function each(parent, items, make, show) {
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  while (parent.children.length < items.length) parent.append(make());
+  items.forEach((item, index) => show(parent.children[index], item));
+}
+
+const cloned = (id) => () => byId(id).content.firstElementChild.cloneNode(true);
+
+function gauge() {
+  const made = element("div", "gauge");
+  const bar = element("span", "bar");
+  bar.append(element("span"));
+  made.append(element("b"), bar);
+  return made;
+}
+
+function showGauge(cell, text, share, kind) {
+  const [value, bar] = cell.firstChild.children;
+  put(value, text);
+  fill(bar.firstChild, share);
+  bar.dataset.kind = kind;
+}
+
+function row(columns) {
+  return () => {
     const line = element("tr");
-    cells.forEach(([text, kind]) => line.append(element("td", text, kind)));
-    return line;
-  });
-  if (!lines.length) lines.push(element("tr"));
-  if (!rows.length) { const none = element("td", "none"); none.colSpan = heads.length; lines[0].append(none); }
-  byId(id).replaceChildren(head, ...lines);
-}
-
-function tiles(entries) {
-  byId("tiles").replaceChildren(...entries.map(([name, text, kind]) => {
-    const box = element("div");
-    box.append(element("dt", name), element("dd", text, kind));
-    return box;
-  }));
-}
-
-function chart(id, series) {
-  const box = byId(id).viewBox.baseVal;
-  const top = Math.max(1e-9, ...series.flatMap(([, pick]) => past.map((point) => pick(point) || 0))) * 1.08;
-  byId(id).replaceChildren(...series.map(([kind, pick]) => {
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-    const points = past.map((point, index) => {
-      const value = pick(point);
-      const x = box.width - (past.length - 1 - index) * (box.width / (POINTS_MAX - 1));
-      return value === null ? null : x.toFixed(1) + "," + (box.height * (1 - value / top)).toFixed(1);
+    columns.forEach((kind, index) => {
+      const cell = element(index ? "td" : "th", kind);
+      if (!index) cell.scope = "row";
+      if (kind === "wide") cell.append(gauge());
+      line.append(cell);
     });
-    line.setAttribute("points", points.filter((point) => point !== null).join(" "));
-    line.setAttribute("class", kind);
     return line;
-  }));
-}
-
-function worst(upstreams) {
-  const measured = upstreams.filter((one) => one.itl_ms !== null && one.itl_target_ms);
-  return measured.reduce(
-    (bad, one) => (bad === null || one.itl_ms / one.itl_target_ms > bad.itl_ms / bad.itl_target_ms ? one : bad), null);
-}
-
-function tables(state) {
-  table("upstreams",
-    ["name", "state", "limit", "ceiling", "in flight", "token time", "target", "engine runs", "waits", "KV used", "age"],
-    state.upstreams.map((one) => {
-      const words = [one.healthy ? "up" : "down", one.draining ? "draining" : "", one.breaker === "closed" ? "" : "breaker " + one.breaker.replace("_", " ")];
-      const well = one.healthy && one.breaker === "closed";
-      const late = one.itl_ms !== null && one.itl_target_ms !== null && one.itl_ms > one.itl_target_ms;
-      return [[one.name], [words.filter(Boolean).join(", "), well ? "" : "bad"],
-        [shown(Math.floor(one.limit)) + (one.limit_held ? " (held)" : "")], [shown(one.ceiling_seats)],
-        [shown(one.in_flight) + (one.aborting ? " + " + one.aborting + " aborting" : "")],
-        [shown(one.itl_ms, " ms", 1), late ? "bad" : ""], [shown(one.itl_target_ms, " ms")],
-        [shown(one.engine_running)], [shown(one.engine_waiting)],
-        [one.engine_kv_usage === null ? "–" : shown(one.engine_kv_usage * 100, " %")], [shown(one.telemetry_age_s, " s", 1)]];
-    }));
-  table("classes", ["name", "queued", "places", "oldest wait", "backlog"], state.classes.map((one) =>
-    [[one.name], [shown(one.queued)], [shown(one.capacity)], [shown(one.oldest_wait_s, " s", 1)], [shown(one.backlog_s, " s", 1)]]));
-  table("tenants", ["name", "in flight", "queued"], state.tenants.map((one) => [[one.name], [shown(one.in_flight)], [shown(one.queued)]]));
-  const ago = (one) => [shown(one.ago_s, " s ago")];
-  table("changes", ["when", "upstream", "limit", "reason"], state.limit_changes.slice(-REASON_ROWS).reverse().map((one) =>
-    [ago(one), [one.upstream], [shown(one.before, "", 1) + " → " + shown(one.after, "", 1)], [one.reason.replaceAll("_", " ")]]));
-  table("refusals", ["when", "outcome", "class", "tenant", "detail"], state.refusals.slice(-REASON_ROWS).reverse().map((one) =>
-    [ago(one), [one.outcome.replaceAll("_", " ")], [one.class], [one.tenant], [one.detail]]));
-}
-
-function show(state) {
-  const seats = sum(state.upstreams, (one) => Math.floor(one.limit));
-  const flight = sum(state.upstreams, (one) => one.in_flight);
-  const queued = sum(state.classes, (one) => one.queued);
-  const known = state.upstreams.length > 0 && state.upstreams.every((one) => one.ceiling_seats !== null);
-  const up = state.upstreams.filter((one) => one.healthy).length;
-  const slow = worst(state.upstreams);
-  past.push({ seats, flight, queued, itl: slow ? slow.itl_ms : null, target: slow ? slow.itl_target_ms : null });
-  if (past.length > POINTS_MAX) past.shift();
-  tiles([
-    ["upstreams up", up + " of " + state.upstreams.length, up < state.upstreams.length ? "bad" : ""],
-    ["limit", shown(seats)],
-    ["memory ceiling", known ? shown(sum(state.upstreams, (one) => one.ceiling_seats)) : "–"],
-    ["in flight", shown(flight)],
-    ["queued", shown(queued)],
-    ["saturation", shown(state.saturation * 100, " %")],
-    ["token time / target", slow ? shown(slow.itl_ms, "", 1) + " / " + shown(slow.itl_target_ms, " ms") : "–", slow && slow.itl_ms > slow.itl_target_ms ? "bad" : ""],
-    ["succeeded", shown(state.outcomes.success)],
-  ]);
-  chart("seats", [["limit", (p) => p.seats], ["flight", (p) => p.flight], ["queued", (p) => p.queued]]);
-  chart("latency", [["latency", (p) => p.itl], ["target", (p) => p.target]]);
-  tables(state);
-  byId("server").textContent = Object.entries(state.server).filter(([, value]) => typeof value !== "object")
-    .map(([name, value]) => name.replaceAll("_", " ") + " " + value).join(" · ");
-}
-
-function connection(word, kind) {
-  byId("connection").textContent = word;
-  byId("connection").className = kind;
-}
-
-function listen() {
-  const events = new EventSource("admin/events");
-  events.addEventListener("state", (event) => { connection("live", "live"); show(JSON.parse(event.data)); });
-  events.onerror = () => {
-    connection("no connection, trying again", "lost");
-    if (events.readyState === EventSource.CLOSED) { events.close(); setTimeout(listen, 3000); }
   };
 }
 
-listen();
+function none(body, columns, text) {
+  const line = element("tr");
+  const cell = element("td", "faint");
+  cell.colSpan = columns;
+  cell.textContent = text;
+  line.append(cell);
+  body.replaceChildren(line);
+  body.dataset.empty = "yes";
+}
+
+function table(id, columns, items, show, text) {
+  const body = byId(id);
+  if (!items.length) return none(body, columns.length, text);
+  if (body.dataset.empty) { body.replaceChildren(); delete body.dataset.empty; }
+  return each(body, items, row(columns), (line, item) => show(line.children, item));
+}
+
+// ---- tiles ----
+function latencyTile(name, slow, signal) {
+  const value = slow?.[`${signal}_ms`];
+  const target = slow?.[`${signal}_target_ms`];
+  if (!slow) return { name, text: "–", note: "not measured yet" };
+  const late = value > target;
+  return { name, text: say.millis(value), share: value / target, kind: late ? "bad" : "good",
+    note: `${late ? "▲ over the target of" : "target"} ${say.millis(target)}` };
+}
+
+function goodTile(minute) {
+  const share = minute && minute.succeeded > 0 ? minute.good / minute.succeeded : null;
+  const kind = share === null ? "" : share >= 0.95 ? "good" : share >= 0.8 ? "warn" : "bad";
+  return { name: "Within targets", text: say.percent(share), share: share ?? 0, kind, note: "of successes, last minute" };
+}
+
+function tiles(state) {
+  const ones = state.upstreams;
+  const open = ones.filter(say.usable);
+  const limit = sum(open, (one) => Math.floor(one.limit));
+  const flight = sum(ones, (one) => one.in_flight);
+  const queued = sum(state.classes, (one) => one.queued);
+  const oldest = Math.max(0, ...state.classes.map((one) => one.oldest_wait_s));
+  const ceiling = ones.length && ones.every((one) => say.known(one.ceiling_seats)) ? sum(ones, (one) => one.ceiling_seats) : null;
+  const kv = Math.max(-1, ...ones.map((one) => one.engine_kv_usage ?? -1));
+  const minute = past.since(60);
+  const short = past.since(10);
+  return [
+    { name: "Upstreams up", text: `${open.length} of ${ones.length}`, share: open.length / (ones.length || 1),
+      kind: open.length < ones.length ? "bad" : "good", note: open.length < ones.length ? "▼ see below" : "all usable" },
+    { name: "In flight", text: `${say.count(flight)} / ${say.count(limit)}`, share: flight / (limit || 1), kind: "flight",
+      note: ceiling === null ? "of the limit; no memory ceiling known" : `of the limit; memory ceiling ${say.count(ceiling)}` },
+    { name: "Waiting", text: say.count(queued), share: queued / (sum(state.classes, (one) => one.capacity) || 1), kind: queued ? "warn" : "good",
+      note: queued ? `oldest ${say.span(oldest)}` : "nobody waits" },
+    latencyTile("Time per token", worst(open, "itl"), "itl"),
+    latencyTile("First token", worst(open, "ttft"), "ttft"),
+    goodTile(minute),
+    { name: "Throughput", text: `${say.rate(short && short.requests / short.seconds)} /s`,
+      note: `${say.rate(short && short.output_tokens / short.seconds)} tokens/s out` },
+    { name: "KV memory", text: kv < 0 ? "–" : say.percent(kv), share: Math.max(0, kv), kind: kv > 0.9 ? "warn" : "flight",
+      note: kv < 0 ? "the engine does not tell" : "in use, fullest engine" },
+  ];
+}
+
+function showTile(box, tile) {
+  const [name, value, bar, note] = box.children;
+  put(name, tile.name);
+  put(value, tile.text, tile.kind ?? "");
+  bar.hidden = tile.share === undefined;
+  bar.dataset.kind = tile.kind ?? "";
+  fill(bar, tile.share);
+  put(note, tile.note);
+}
+
+// ---- upstreams ----
+function seatsBar(node, one) {
+  const top = Math.max(one.ceiling_seats ?? 0, one.limit, one.in_flight, 1);
+  fill(node.children[0], one.in_flight / top);
+  fill(node.children[1], one.limit / top);
+  const ceiling = say.known(one.ceiling_seats) ? `, memory ceiling ${say.count(one.ceiling_seats)} (${one.ceiling_source})` : "";
+  const text = `${say.count(one.in_flight)} in flight of ${say.count(one.limit)}${ceiling}`;
+  if (node.getAttribute("aria-label") !== text) node.setAttribute("aria-label", text);
+  return text;
+}
+
+function latency(node, value, target) {
+  const late = say.known(value) && say.known(target) && value > target;
+  put(node, `${say.millis(value)} / ${say.millis(target)}${late ? " ▲" : ""}`, late ? "bad" : "");
+}
+
+function showUpstream(card, one) {
+  const part = (name) => card.querySelector(`[data-is=${name}]`);
+  const probed = latest.server.upstreams?.[one.name] ?? {};
+  put(part("name"), one.name);
+  put(part("state"), ...say.upstreamState(one));
+  put(part("what"), [one.engine || probed.engine || "engine not known yet", ...one.models.slice(0, 3)].join(" · "));
+  put(part("error"), (one.healthy ? probed.telemetry_error : probed.error) || "");
+  const extra = [one.limit_held ? "limit held by an operator" : "", one.aborting ? `${one.aborting} being aborted` : ""];
+  put(part("words"), [seatsBar(part("seats"), one), ...extra.filter(Boolean)].join(" · "));
+  latency(part("itl"), one.itl_ms, one.itl_target_ms);
+  latency(part("ttft"), one.ttft_ms, one.ttft_target_ms);
+  put(part("running"), say.count(one.engine_running));
+  put(part("waiting"), say.count(one.engine_waiting));
+  put(part("kv"), say.percent(one.engine_kv_usage));
+  put(part("promised"), one.ceiling_tokens ? say.percent(one.kv_reserved_tokens / one.ceiling_tokens) : `${say.count(one.kv_reserved_tokens)} tokens`);
+  put(part("preemptions"), say.count(one.engine_preemptions));
+  put(part("age"), say.known(one.telemetry_age_s) ? `${say.span(one.telemetry_age_s)} ago` : "never", one.telemetry_age_s > 5 ? "bad" : "");
+}
+
+// ---- lists ----
+function logLine() {
+  const line = element("li");
+  line.append(element("time"), element("i"), element("b"), element("span"));
+  line.children[1].setAttribute("aria-hidden", "true");
+  return line;
+}
+
+function showLine(line, [agoS, mark, kind, head, rest]) {
+  const [time, sign, strong, text] = line.children;
+  put(time, say.clock(Date.now() - agoS * 1000));
+  time.title = `${say.span(agoS)} ago`;
+  put(sign, mark, kind);
+  put(strong, head);
+  put(text, rest);
+}
+
+function log(id, lines, text) {
+  const list = byId(id);
+  each(list, lines.length ? lines : [[0, "", "", text, ""]], logLine, showLine);
+  list.dataset.empty = lines.length ? "" : "yes";
+}
+
+function changeLine(step) {
+  const told = say.change(step);
+  return [step.ago_s, told.mark, told.kind, told.head, told.rest];
+}
+
+function refusalLine(one) {
+  const who = `class ${one.class}${one.tenant ? `, tenant ${one.tenant}` : ""}`;
+  return [one.ago_s, "✕", "bad", say.words(one.outcome), one.detail ? `${who}: ${one.detail}` : who];
+}
+
+function tables(state) {
+  table("classes", ["", "wide", "number", "number"], state.classes, (cells, one) => {
+    put(cells[0], one.name);
+    showGauge(cells[1], `${say.count(one.queued)} / ${say.count(one.capacity)}`, one.queued / one.capacity, "warn");
+    put(cells[2], one.queued ? say.span(one.oldest_wait_s) : "–");
+    put(cells[3], one.backlog_s ? say.span(one.backlog_s) : "–");
+  }, "no classes");
+  const most = Math.max(1, ...state.tenants.map((one) => one.in_flight));
+  table("tenants", ["", "wide", "number"], state.tenants, (cells, one) => {
+    put(cells[0], one.name);
+    showGauge(cells[1], say.count(one.in_flight), one.in_flight / most, "flight");
+    put(cells[2], say.count(one.queued));
+  }, "no tenant has work here");
+  log("changes", state.limit_changes.slice(-ROWS_MAX).reverse().map(changeLine), "No limit has changed yet.");
+  log("refusals", state.refusals.slice(-ROWS_MAX).reverse().map(refusalLine), "Nothing was refused.");
+  const ended = Object.entries(state.outcomes).filter(([, number]) => number).sort((a, b) => b[1] - a[1]);
+  each(byId("outcomes"), ended.length ? ended : [["no request yet", ""]], () => {
+    const item = element("li");
+    item.append(element("b"), element("span"));
+    return item;
+  }, (item, [name, number]) => {
+    put(item.firstChild, number === "" ? "" : say.count(number));
+    put(item.lastChild, say.words(name));
+  });
+}
+
+// ---- the whole ----
+function head(state) {
+  const about = state.server;
+  put(byId("server"), `${about.version ?? ""} · ${about.listen ?? ""} · up ${say.span(about.uptime_s)} · configuration ${about.config_hash ?? ""}`);
+  const badges = [about.simulated ? ["simulated engine", "warn"] : null, about.draining ? ["draining", "warn"] : null];
+  each(byId("badges"), badges.filter(Boolean), () => element("span", "pill"), (node, [text, kind]) => put(node, text, kind));
+  const told = say.verdict(state);
+  byId("verdict").dataset.kind = told.kind;
+  put(byId("verdict-text"), told.text);
+  put(byId("verdict-more"), [...told.more, lastChange(state)].filter(Boolean).join(" · "));
+  document.title = `${told.kind === "bad" ? "▲ " : ""}Penstock`;
+}
+
+function lastChange(state) {
+  const step = state.limit_changes.at(-1);
+  if (!step) return "The controller has not changed a limit yet.";
+  const told = say.change(step);
+  return `Last decision, ${say.span(step.ago_s)} ago: ${told.head.toLowerCase()} at ${told.rest}`;
+}
+
+function chooser(state) {
+  const list = byId("upstream");
+  const names = state.upstreams.map((one) => one.name);
+  if ([...list.options].slice(1).map((one) => one.value).join("\n") === names.join("\n")) return;
+  const chosen = list.value;
+  list.replaceChildren(new Option("all", ""), ...names.map((name) => new Option(name, name)));
+  list.value = names.includes(chosen) ? chosen : "";
+  byId("chooser").hidden = names.length < 2;
+}
+
+function draw() {
+  if (!latest || paused || document.hidden) return;
+  head(latest);
+  each(byId("tiles"), tiles(latest), cloned("tile-of"), showTile);
+  each(byId("upstreams"), latest.upstreams, cloned("upstream-of"), showUpstream);
+  tables(latest);
+  chooser(latest);
+  charts.draw(past.columns(byId("upstream").value), Date.now() / 1000);
+}
+
+function connection(text, kind) {
+  put(byId("connection"), text, kind);
+  document.body.classList.toggle("stale", kind === "bad");
+}
+
+function lost() {
+  events?.close();
+  if (events === null) return;
+  events = null;
+  connection(`no connection since ${say.clock(heard)}, trying again`, "bad");
+  setTimeout(connect, AGAIN_MS);
+}
+
+function take(event) {
+  latest = JSON.parse(event.data);
+  heard = Date.now();
+  past.add(latest, heard / 1000);
+  connection(paused ? "paused" : "live", paused ? "warn" : "good");
+  draw();
+}
+
+async function connect() {
+  events = new EventSource("admin/events");
+  const mine = events;
+  events.addEventListener("error", () => { if (events === mine) lost(); });
+  try {
+    const answer = await fetch("admin/history");
+    if (answer.ok) past.adopt(await answer.json(), Date.now() / 1000);
+  } catch { /* the event stream tells */ }
+  mine.addEventListener("state", take);
+}
+
+setInterval(() => { if (events && Date.now() - heard > SILENT_MS) { heard = Date.now(); lost(); } }, 1000);
+document.addEventListener("visibilitychange", draw);
+byId("upstream").addEventListener("change", draw);
+byId("pause").addEventListener("click", () => {
+  paused = !paused;
+  byId("pause").setAttribute("aria-pressed", String(paused));
+  put(byId("pause"), paused ? "Resume" : "Pause");
+  if (latest) connection(paused ? "paused" : "live", paused ? "warn" : "good");
+  draw();
+});
+put(byId("curl"), `curl -s ${new URL("admin/state", location.href)}`);
+byId("copy").addEventListener("click", async () => {
+  await navigator.clipboard.writeText(byId("curl").textContent);
+  put(byId("copy"), "Copied");
+  setTimeout(() => put(byId("copy"), "Copy"), 2000);
+});
+connect();
