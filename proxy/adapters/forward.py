@@ -355,6 +355,7 @@ class Exchange:
 
     def _close(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None = None) -> RequestRecord:
         self.ended = True
+        self.ticket.client = None  # else the two would keep each other until a garbage collection
         lane, self.lane = self.lane, None
         if lane is not None:
             lane.running.discard(self)

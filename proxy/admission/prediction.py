@@ -139,6 +139,7 @@ class PromptCorrection:
     GAIN = 0.05
 
     def __init__(self) -> None:
+        self.ratio = 1.0  # engine tokens per estimated token, within 0.25..4
         self._ratio = 1.0
         self._cached = 0.0
         self._seen = 0
@@ -151,11 +152,7 @@ class PromptCorrection:
         gain = max(self.GAIN, 1 / self._seen)
         self._ratio += gain * (min(max(actual / estimate, 0.1), 10.0) - self._ratio)
         self._cached += gain * (min(cached / actual, 1.0) - self._cached)
-
-    @property
-    def ratio(self) -> float:
-        """Engine tokens per estimated token, within 0.25..4."""
-        return min(max(self._ratio, 0.25), 4.0)
+        self.ratio = min(max(self._ratio, 0.25), 4.0)
 
     @property
     def cached_share(self) -> float:

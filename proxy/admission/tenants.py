@@ -58,6 +58,11 @@ class Tenant:
         self.tokens = _rebucket(self.tokens, config.tokens_per_minute, now)
 
     @property
+    def metered(self) -> bool:
+        """Requests or tokens per minute are bounded."""
+        return self.requests is not None or self.tokens is not None
+
+    @property
     def idle(self) -> bool:
         return not (self.in_flight or self.queued or self.body_bytes)
 

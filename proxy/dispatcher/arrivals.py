@@ -12,6 +12,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
+from proxy.admission.tenants import Tenant
 from proxy.dispatcher.board import Board, Job
 from proxy.dispatcher.pool import Lane, Pool
 from proxy.types import Outcome, Ticket
@@ -36,22 +37,25 @@ def expiry_outcome(ticket: Ticket) -> Outcome:
     return Outcome.DEADLINE_EXCEEDED if own else Outcome.QUEUE_TIMEOUT
 
 
-def at_once(board: Board, ticket: Ticket, home: tuple[Pool, Lane] | None, now: float) -> Refusal | None:
+NO_HOME = Refusal(Outcome.NO_UPSTREAM, "no upstream serves this model")
+TOO_LARGE = Refusal(Outcome.TOO_LARGE_FOR_ENGINE, "the prompt exceeds the context or the memory of every upstream")
+
+
+def at_once(ticket: Ticket, lane: Lane, tenant: Tenant, quota_tokens: float, now: float) -> Refusal | None:
     """A reason to refuse that waiting would not change."""
-    if home is None:
-        return Refusal(Outcome.NO_UPSTREAM, "no upstream serves this model")
-    _, lane = home
     if not lane.usable:
         return Refusal(Outcome.NO_UPSTREAM, "no usable upstream", reopens_s(lane, now))
-    if all(station.too_large(ticket) for station in lane.stations):
-        return Refusal(Outcome.TOO_LARGE_FOR_ENGINE, "the prompt exceeds the context or the memory of every upstream")
+    if lane.too_large(ticket):
+        return TOO_LARGE
     if ticket.expires_s <= now:
         return Refusal(expiry_outcome(ticket), "the deadline has passed")
-    tenant = board.tenants.get(ticket.tenant, now)
-    most = tenant.config.max_in_flight
-    if most is not None and tenant.config.max_queued is None and tenant.in_flight + tenant.queued >= most:
+    config = tenant.config
+    most = config.max_in_flight
+    if most is not None and config.max_queued is None and tenant.in_flight + tenant.queued >= most:
         return Refusal(Outcome.RATE_LIMITED, "requests at once", RETRY_MIN_S)
-    wait_s, quota = tenant.quota_wait_s(quota_tokens(lane, ticket), now)
+    if not tenant.metered:
+        return None
+    wait_s, quota = tenant.quota_wait_s(quota_tokens, now)
     return Refusal(Outcome.RATE_LIMITED, quota, wait_s) if wait_s > 0 else None
 
 
@@ -80,8 +84,10 @@ def full(board: Board, ticket: Ticket) -> bool:
     return own or sum(board.waiting) > sum(config.queue_max for config in classes)
 
 
-def quota_tokens(lane: Lane, ticket: Ticket) -> float:
-    """Tokens that a ticket is expected to use."""
+def quota_tokens(lane: Lane, ticket: Ticket, tenant: Tenant) -> float:
+    """Tokens that a ticket is expected to use; 0 for a tenant whose tokens are not counted."""
+    if tenant.tokens is None:
+        return 0.0
     return ticket.estimate.prompt_tokens + lane.stations[0].size(ticket).output
 
 

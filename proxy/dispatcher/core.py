@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from random import Random
 
 from proxy.admission.queue import Choice
-from proxy.dispatcher.arrivals import UNKNOWN_RATE_S, Refusal, at_once, drain_s, jittered, quota_tokens
+from proxy.dispatcher.arrivals import NO_HOME, UNKNOWN_RATE_S, Refusal, at_once, drain_s, jittered, quota_tokens
 from proxy.dispatcher.board import Board, Job
 from proxy.dispatcher.config import DispatcherConfig
 from proxy.dispatcher.desk import Desk
@@ -25,6 +25,8 @@ from proxy.dispatcher.station import Station
 from proxy.dispatcher.verdicts import MAY_LINGER, SILENT, lesson_of, of_ending, of_failure, sample_of, tokens_used
 from proxy.routing.retry import FINAL_OUTCOME, RULES, RetryBudget, may_retry
 from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage
+
+DRAINING = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S)
 
 
 class Dispatcher:
@@ -52,16 +54,19 @@ class Dispatcher:
         ticket.expires_s = timeout_s if ticket.deadline_s is None else min(ticket.deadline_s, timeout_s)
         self._budget.deposit()
         home = board.home(ticket.model)
-        refusal = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S) if self._draining else None
-        refusal = refusal or at_once(board, ticket, home, now)
-        if refusal is not None or home is None:
-            assert refusal is not None, "a ticket without a home is refused"
-            self._desk.refuse(ticket, refusal, now)
+        if self._draining or home is None:
+            self._desk.refuse(ticket, DRAINING if self._draining else NO_HOME, now)
             return self._desk.end()
         pool, lane = home
         tenant = board.tenants.get(ticket.tenant, now)
-        job = board.jobs[ticket.id] = Job(ticket, tenant, pool, lane, quota_tokens(lane, ticket))
-        tenant.charge(1.0, job.quota_tokens)
+        tokens = quota_tokens(lane, ticket, tenant)
+        refusal = at_once(ticket, lane, tenant, tokens, now)
+        if refusal is not None:
+            self._desk.refuse(ticket, refusal, now)
+            return self._desk.end()
+        job = board.jobs[ticket.id] = Job(ticket, tenant, pool, lane, tokens)
+        if tenant.metered:
+            tenant.charge(1.0, tokens)
         if not self._desk.start_at_once(job, now):
             board.wait(job, now)
             self._desk.pump.run(pool, [lane], now)
@@ -98,8 +103,8 @@ class Dispatcher:
         verdict = of_ending(outcome, status)
         success = outcome is Outcome.SUCCESS
         linger = station.config.slow_abort and outcome in MAY_LINGER
-        tokens = tokens_used(ticket, usage)
-        job.tenant.charge(0.0, sum(tokens) - job.quota_tokens)
+        if job.tenant.metered:
+            job.tenant.charge(0.0, sum(tokens_used(ticket, usage)) - job.quota_tokens)
         lesson = lesson_of(ticket, usage) if success else None
         permit = self._board.stop(job, lesson, station.cost_of(ticket, usage), now, linger)
         if success:
@@ -245,7 +250,7 @@ class Dispatcher:
         self._desk.begin(now)
         self._draining = True
         for job in [job for job in self._board.jobs.values() if job.entry is not None]:
-            self._desk.drop(job, Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S), now)
+            self._desk.drop(job, DRAINING, now)
         return self._desk.end()
 
     def reconfigure(self, config: DispatcherConfig, now: float) -> Decisions:
@@ -328,5 +333,4 @@ class Dispatcher:
         same = job.stale_tries if failure is Failure.STALE else job.tries
         if self._draining or not may_retry(self._board.config.retry, ticket, failure, job.tries, same):
             return False
-        left = any(one.upstream.usable and one.name not in job.excluded for one in job.lane.stations)
-        return left and now < ticket.expires_s and self._budget.take(now)
+        return job.hopeful and now < ticket.expires_s and self._budget.take(now)

@@ -115,7 +115,7 @@ class Desk:
         if not lanes:
             return
         pool = lanes[0][0]
-        if not pool.queue.waiting and not any(lane.eligible or lane.reservation for _, lane in lanes):
+        if not pool.queue.waiting and not pool.unsettled:
             return
         for _, lane in lanes:
             if lane.sleepers and not station.elephants:

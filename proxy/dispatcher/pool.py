@@ -49,7 +49,17 @@ class Lane:
 
     @property
     def usable(self) -> bool:
-        return any(station.upstream.usable for station in self.stations)
+        for station in self.stations:  # plain loops here: every request asks, and a generator costs twice as much
+            if station.upstream.usable:
+                return True
+        return False
+
+    def too_large(self, ticket: Ticket) -> bool:
+        """The prompt can never fit anywhere."""
+        for station in self.stations:
+            if not station.too_large(ticket):
+                return False
+        return True
 
     @property
     def has_room(self) -> bool:
@@ -116,6 +126,14 @@ class Pool:
         self.drain_rate = Rate()
         self._use: dict[str, _Use] = {}
         self._active_weight = 0.0
+
+    @property
+    def unsettled(self) -> bool:
+        """Some lane still counts as having work, or keeps memory for a ticket that may be gone."""
+        for lane in self.lanes.values():
+            if lane.eligible or lane.reservation is not None:
+                return True
+        return False
 
     def waits(self, entry: Entry, weight: float, now: float) -> None:
         """A ticket starts to wait."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from heapq import heappop, heappush
+from math import inf
 
 from proxy.admission.batch_sizer import RESTORE_SHARE, AdaptiveBatchSizer, TickInput
 from proxy.admission.ceiling import MemoryBound, resolve, seats_for
@@ -62,7 +63,8 @@ class Permit:
 
 def seats_of(ticket: Ticket) -> int:
     """Sequences that the engine runs for this ticket."""
-    return max(1, ticket.estimate.choices) if ticket.work is Work.GENERATE else 1
+    choices = ticket.estimate.choices
+    return choices if choices > 1 and ticket.work is Work.GENERATE else 1
 
 
 class Station:
@@ -122,8 +124,7 @@ class Station:
 
     def too_large(self, ticket: Ticket) -> bool:
         """Even a lower bound of the prompt can never fit here."""
-        bounds = [bound for bound in (self.bound.tokens, self.bound.context_tokens) if bound is not None]
-        return ticket.work is Work.GENERATE and any(ticket.estimate.prompt_floor > bound for bound in bounds)
+        return ticket.estimate.prompt_floor > self._prompt_max and ticket.work is Work.GENERATE
 
     def fresh_telemetry(self, now: float) -> Telemetry | None:
         """What the engine told last, unless it is too old to mean anything."""
@@ -334,6 +335,8 @@ class Station:
             live = MemoryBound(tokens, telemetry.running_cap, telemetry.context_tokens, "engine")
         planned = memory if memory is not None and memory.source == "plan" else None
         self.bound = resolve(None if planned is memory else memory, live, planned)
+        bounds = (self.bound.tokens, self.bound.context_tokens)
+        self._prompt_max = min((bound for bound in bounds if bound is not None), default=inf)
         self.ledger.capacity_tokens = self.bound.tokens
         self.sizer.set_ceiling(self.bound.seats)
         self.seats = self.sizer.seats
@@ -380,5 +383,6 @@ class Station:
             self.ledger.release(permit.ticket.id, usage)
 
     def _integrate(self, now: float) -> None:
-        self._running_integral += max(0.0, now - self._running_at_s) * self._running
-        self._running_at_s = max(now, self._running_at_s)
+        if now > self._running_at_s:
+            self._running_integral += (now - self._running_at_s) * self._running
+            self._running_at_s = now

@@ -75,7 +75,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """One request arrived."""
-        self._tokens = min(RESERVE, self._tokens + self.budget)
+        if self._tokens < RESERVE:
+            self._tokens = min(RESERVE, self._tokens + self.budget)
 
     def take(self, now: float) -> bool:
         """One retry, if the balance allows it."""
