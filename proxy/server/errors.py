@@ -115,12 +115,26 @@ REASONS = {
     505: b"HTTP Version Not Supported", OVERLOADED_STATUS: b"Overloaded",
 }  # fmt: skip
 
+# Types by status (Anthropic API reference, "Errors"); other 4xx are invalid_request_error, other 5xx api_error.
+ANTHROPIC_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 408: "timeout_error",
+    413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", OVERLOADED_STATUS: "overloaded_error",
+}  # fmt: skip
+
 _OVERLOAD = frozenset({Outcome.QUEUE_FULL, Outcome.DISPLACED, Outcome.QUEUE_TIMEOUT, Outcome.NO_UPSTREAM})
 
 
 def refusal_for(outcome: Outcome, code: str = "") -> Refusal:
     """The row for an outcome, or for the finer `code` where one outcome has several."""
     return BY_CODE[code] if code else BY_OUTCOME[outcome]
+
+
+def _shown(row: Refusal, style: ErrorStyle) -> tuple[int, str]:
+    """Status and type in the words of the route's own API."""
+    if style == "openai":
+        return row.status, row.type
+    status = OVERLOADED_STATUS if row.outcome in _OVERLOAD else row.status
+    return status, ANTHROPIC_TYPES.get(status, INVALID if status < 500 else "api_error")
 
 
 def render(
@@ -135,9 +149,7 @@ def render(
     extra: bytes = b"",
 ) -> tuple[int, bytes]:
     """Status and the whole answer, head and body, ready to write. `extra` holds complete header lines."""
-    anthropic = style == "anthropic"
-    status = OVERLOADED_STATUS if anthropic and row.outcome in _OVERLOAD else row.status
-    kind = "overloaded_error" if status == OVERLOADED_STATUS else row.type
+    status, kind = _shown(row, style)
     message = row.message
     if detail:
         message = f"{message} {detail}" if detail.endswith(".") else f"{message.rstrip('.')} ({detail})."
@@ -167,4 +179,4 @@ def render(
 def stream_error(outcome: Outcome, style: ErrorStyle) -> bytes:
     """The event that ends a stream that cannot go on."""
     row = BY_OUTCOME[outcome]
-    return error_event(row.code, row.type, row.message, None, style)
+    return error_event(row.code, _shown(row, style)[1], row.message, None, style)

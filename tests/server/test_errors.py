@@ -91,6 +91,27 @@ def test_each_case_has_its_row(
     assert (body["error"]["type"] == "overloaded_error") is (status_there == 529)
 
 
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        (BY_OUTCOME[O.AUTH], "authentication_error"),
+        (BY_CODE["model_not_allowed"], "permission_error"),
+        (BY_CODE["model_not_found"], "not_found_error"),
+        (BY_CODE["body_too_large"], "request_too_large"),
+        (BY_CODE["method_not_allowed"], "invalid_request_error"),
+        (BY_OUTCOME[O.RATE_LIMITED], "rate_limit_error"),
+        (BY_OUTCOME[O.QUEUE_FULL], "overloaded_error"),
+        (BY_OUTCOME[O.UPSTREAM_TIMEOUT], "timeout_error"),
+        (BY_OUTCOME[O.SHUTTING_DOWN], "api_error"),
+    ],
+    ids=lambda value: value.code if isinstance(value, Refusal) else value,
+)
+def test_messages_are_refused_with_anthropics_own_types(row: Refusal, kind: str) -> None:
+    assert parts(render(row, "anthropic", b"r", close=False)[1])[2]["error"]["type"] == kind
+    if row.outcome in BY_OUTCOME and BY_OUTCOME[row.outcome] is row:
+        assert f'"type":"{kind}"'.encode() in stream_error(row.outcome, "anthropic")
+
+
 def test_the_table_is_whole() -> None:
     told_otherwise = {O.SUCCESS, O.UPSTREAM_STATUS, O.CLIENT_GONE, O.CLIENT_STALLED, O.BAD_REQUEST}
     assert set(BY_OUTCOME) == set(Outcome) - told_otherwise
