@@ -33,6 +33,11 @@ class Job:
     tries: int = 0
     stale_tries: int = 0
 
+    @property
+    def hopeful(self) -> bool:
+        """Some upstream that has not failed it is usable."""
+        return any(one.upstream.usable and one.name not in self.excluded for one in self.lane.stations)
+
 
 class Board:
     """Upstreams, pools, jobs and the orders in which tickets wait."""
@@ -125,8 +130,10 @@ class Board:
 
     def wait(self, job: Job, now: float, first: bool = False) -> Entry:
         """The job starts to wait; `first`: at the head of its flow."""
-        ticket = job.ticket
-        entry = job.entry = Entry(ticket, job.lane.key, job.lane.stations[0].cost(ticket), first)
+        ticket, lane = job.ticket, job.lane
+        key = lane.second_key if job.excluded else lane.key
+        lane.second_tries += bool(job.excluded)
+        entry = job.entry = Entry(ticket, key, lane.stations[0].cost(ticket), first)
         ticket.state = TicketState.QUEUED
         self.waiting[ticket.class_index] += 1
         self.expiry.push(ticket.expires_s, entry)
@@ -141,6 +148,7 @@ class Board:
         entry, ticket = job.entry, job.ticket
         assert entry is not None, "a job leaves the queue once"
         job.entry = None
+        job.lane.second_tries -= entry.lane == job.lane.second_key
         self.waiting[ticket.class_index] -= 1
         job.pool.leaves(entry)
         self.expiry.left()

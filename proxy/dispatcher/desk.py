@@ -84,8 +84,8 @@ class Desk:
             self.drop(job, refusal, now)
 
     def abandon(self, now: float) -> None:
-        """Refuse what waits for upstreams none of which is usable any more."""
-        for job in [job for job in self.board.jobs.values() if job.entry is not None and not job.lane.usable]:
+        """Refuse what waits for upstreams none of which is usable any more, or has not failed it yet."""
+        for job in [job for job in self.board.jobs.values() if job.entry is not None and not job.hopeful]:
             outcome = Outcome.UPSTREAM_ERROR if job.tries else Outcome.NO_UPSTREAM
             self.drop(job, Refusal(outcome, "no usable upstream", reopens_s(job.lane, now)), now)
 

@@ -55,6 +55,7 @@ class Pump:
             for station in lane.stations:
                 station.kept_seats = 0
             self._reserved(pool, lane, now)
+            self._second_tries(pool, lane, now)
         open_lanes = [lane for lane in lanes if lane.has_room]
         while open_lanes:
             found = [(choice, lane) for lane in open_lanes if (choice := self._choose(pool, lane, now)) is not None]
@@ -65,6 +66,17 @@ class Pump:
             open_lanes = [one for _, one in found if one.has_room and (placed or one is not lane)]
         for lane in lanes:
             lane.mark(pool.has_ready(lane), now)
+
+    def _second_tries(self, pool: Pool, lane: Lane, now: float) -> None:
+        """What an upstream has failed goes first, and keeps nobody else from an upstream that it cannot use itself."""
+        if not lane.second_tries:
+            return
+        for fair in pool.queue.fair:
+            fair.wake_lane(lane.second_key)
+        while lane.second_tries and lane.has_room:
+            choice = pool.queue.choose(lane.second_key, now, partial(pool.over_cap, lane))
+            if choice is None or not self.place(pool, lane, choice, now):
+                return
 
     def at_once(self, pool: Pool, lane: Lane, ticket: Ticket, now: float) -> Station | None:
         """The upstream where a newcomer that finds nobody waiting may start without a stay in the queue, if any."""

@@ -81,12 +81,35 @@ def test_nothing_runs_again_after_its_first_token(failure: Failure) -> None:
 def test_a_retry_waits_at_the_head_of_its_flow_and_lets_others_use_the_upstream_that_failed_it() -> None:
     world = World(config(upstream("u0", 1), upstream("u1", 1)))
     first, second, third, fourth = (world.arrive() for _ in range(4))
-    other = world.arrive("b")
     world.fail(first, Failure.CONNECT)
-    assert [world.outcome(one) for one in (first, third, other)] == ["waiting", "waiting", "running"]
+    assert [world.outcome(one) for one in (first, third, fourth)] == ["waiting", "running", "waiting"]
     world.finish(second)
     assert world.outcome(first) == "running" and first.upstream != first.tried[0]
     assert world.outcome(fourth) == "waiting"
+    world.empty()
+
+
+def test_what_every_usable_upstream_has_failed_ends_and_keeps_nobody_waiting() -> None:
+    world = World(config(upstream("u0", 1), upstream("u1", 1)))
+    first, second, third = (world.arrive() for _ in range(3))
+    world.fail(first, Failure.SHED)
+    assert [world.outcome(one) for one in (first, third)] == ["waiting", "running"]
+    world.apply(world.dispatcher.health(second.upstream, False, world.now))
+    assert world.outcome(first) is Outcome.UPSTREAM_ERROR
+    world.finish(third)
+    assert world.outcome(world.arrive()) == "running"
+    world.empty()
+
+
+def test_a_second_try_goes_as_soon_as_a_breaker_lets_one_through() -> None:
+    breaker = BreakerConfig(window_s=10, min_requests=1, failure_ratio=0.5, open_s=5)
+    world = World(config(upstream("u0", 1), upstream("u1", 1), upstream("u2", 1), breaker=breaker))
+    broken, failed, busy = (world.arrive() for _ in range(3))
+    world.finish(broken, Outcome.UPSTREAM_ERROR)
+    world.fail(failed, Failure.SHED)
+    assert world.outcome(failed) == "waiting" and world.outcome(busy) == "running"
+    world.pass_time(6.0)
+    assert world.outcome(failed) == "running" and failed.upstream == broken.upstream
     world.empty()
 
 

@@ -128,7 +128,7 @@ class World:
         """End everything; then nothing may be held."""
         for ticket in [*self.waiting.values(), *self.running.values()]:
             self.cancel(ticket) if ticket.id not in self.ended else None
-        self.pass_time(11.0)
+        self.pass_time(40.0)  # beyond the grace of an abort, also where time has gone backwards
         state = self.dispatcher.snapshot(self.now)
         assert (state.held, state.leaked, sum(one.queued for one in state.classes)) == (0, 0, 0)
         for one in state.upstreams:
