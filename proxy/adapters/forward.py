@@ -32,7 +32,7 @@ class Exchange:
 
     # fmt: off
     __slots__ = (
-        "answer_headers", "begun", "connection", "early", "ended", "events", "granted_s", "head_seen", "held",
+        "answer_headers", "begun", "connection", "early", "ended", "events", "granted_s", "held",
         "inbound", "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "status",
         "streamed", "tail", "ticket", "ttft_s", "upload_started",
     )
@@ -43,7 +43,7 @@ class Exchange:
         ticket.client = self
         self.lane: Lane | None = None
         self.connection: UpstreamConnection | None = None
-        self.reused = self.begun = self.ended = self.paused = self.head_seen = self.streamed = False
+        self.reused = self.begun = self.ended = self.paused = self.streamed = False
         self.upload_started = self.early = False
         self.granted_s = self.last_read_s = self.last_token_s = 0.0
         self.ttft_s: float | None = None
@@ -64,7 +64,7 @@ class Exchange:
         now = self.granted_s = self.last_read_s = gate.clock()
         if not self.ticket.tried:
             gate.metrics.queue_left(self.inbound.class_name, "dispatched", now - self.ticket.arrived_s)
-        self.head_seen = self.upload_started = False
+        self.upload_started = False
         self.held = None
         lane.running.add(self)
         lane.pool.acquire(self, fresh=bool(self.ticket.tried))
@@ -139,7 +139,6 @@ class Exchange:
             self.sink.set_reading(not paused)
 
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        self.head_seen = True
         self.status, self.reason, self.answer_headers = status, reason, headers
         self.last_read_s = self.relay.gate.clock()
         if status in SHED_STATUSES and self.ticket.retryable:
@@ -250,9 +249,9 @@ class Exchange:
         self._over(outcome, self.status, end)
 
     def lost(self, reason: str) -> None:
-        self.connection = None
+        connection, self.connection = self.connection, None
         if not self.begun:
-            untouched = self.reused and not self.head_seen
+            untouched = self.reused and connection is not None and not connection.head_bytes
             self._failed(Failure.STALE if untouched else Failure.RESET)
             return
         end = self.tail.verdict(self.inbound.route, self.streamed)
@@ -362,7 +361,9 @@ class Exchange:
             if self.streamed and end is not None and end.usage is not None and outcome is Outcome.SUCCESS:
                 lane.calibrate(end.usage.completion_tokens, self.events)
         self.inbound.drop_body(self.relay.gate.dispatcher)
-        return self._record(outcome, status, phase, end)
+        record = self._record(outcome, status, phase, end)
+        record.retries -= lane is None and record.retries > 0  # the last failure was not followed by a try
+        return record
 
     def _record(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None) -> RequestRecord:
         now = self.relay.gate.clock()

@@ -115,6 +115,19 @@ def test_a_stale_connection_is_replaced_once_by_a_fresh_one() -> None:
     assert (len(shell.pools[0].made), sink.acts, shell.count(m.RETRIES, "u0", "stale")) == (2, [], 1)
     shell.lose(RESET)
     assert (sink.acts, sink.overs, shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
+    assert [record.retries for record in shell.records] == [0, 1]
+
+
+@pytest.mark.parametrize("bytes_of_an_answer", [b"H", said(b"a" * 9)[:60], b"no HTTP"])
+def test_a_reused_connection_that_has_begun_to_answer_is_not_stale(bytes_of_an_answer: bytes) -> None:
+    shell = Shell()
+    shell.ask()
+    shell.answer(said())
+    _, sink = shell.ask()
+    shell.answer(bytes_of_an_answer)
+    shell.lose(RESET)
+    assert (sink.acts, len(shell.pools[0].made), shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
+    assert shell.records[-1].retries == 0
 
 
 @pytest.mark.parametrize(
@@ -146,7 +159,7 @@ def test_when_all_shed_the_last_answer_passes_unchanged() -> None:
     assert (sink.head[:12], sink.body, sink.acts, sink.overs) == (b"HTTP/1.1 429", b"busy", ["begin", "end"], 1)
     assert b"\r\nRetry-After: 7\r\n" in sink.head
     (record,) = shell.records
-    assert (record.outcome, record.status, record.retries) == (Outcome.UPSTREAM_STATUS, 429, 2)
+    assert (record.outcome, record.status, record.retries) == (Outcome.UPSTREAM_STATUS, 429, 1)
     assert shell.clean()
 
 
