@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo test test-system check lock bench clean
+.PHONY: run demo test test-system check lock bench screenshot clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make demo         the same under a bounded load, with a live terminal view"
 	@echo "make test         lint, types, tests (Python only)"
 	@echo "make test-system  tests that need Debian programs (fails where they are absent)"
+	@echo "make screenshot   the status page's picture in docs/ (needs Chromium, takes ten minutes)"
 	@echo "make bench        data-path benchmark beside nginx"
 	@echo "make lock         refresh the pinned dependencies (needs uv)"
 
@@ -46,6 +47,9 @@ test-system: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks.data_path
+
+screenshot: $(VENV)/.test
+	$(BIN)/python -m tests.e2e.screenshot docs/status.png
 
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -o requirements.lock

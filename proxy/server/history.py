@@ -20,6 +20,7 @@ ROWS_MAX = 600
 class UpstreamRow(NamedTuple):
     """One upstream at one moment; milliseconds as in `/admin/state`. None: not known."""
 
+    usable: bool
     limit: float
     in_flight: int
     ceiling_seats: int | None
@@ -73,6 +74,7 @@ class History:
 
 def _row(one: UpstreamSnapshot, target: Target | None) -> UpstreamRow:
     return UpstreamRow(
+        usable=one.healthy and not one.draining and one.breaker != "open",
         limit=round(one.limit, 2),
         in_flight=one.in_flight,
         ceiling_seats=one.ceiling_seats,

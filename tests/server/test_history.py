@@ -9,7 +9,11 @@ from tests.snapshots import NOW_S, TARGETS, snapshot, upstream
 def test_rows_become_columns_of_equal_length_whoever_was_there() -> None:
     history = History()
     history.note(snapshot(upstream(), queued=3), TARGETS, {"requests": 5})
-    history.note(snapshot(upstream(), upstream("late", telemetry=None), queued=0), TARGETS, {"requests": 7, "good": 1})
+    history.note(
+        snapshot(upstream(), upstream("late", telemetry=None, breaker="open"), queued=0),
+        TARGETS,
+        {"requests": 7, "good": 1},
+    )
     document: dict[str, Any] = history.document(NOW_S + 2)
     assert document["version"] == 1
     assert document["ago_s"] == [2.0, 2.0]
@@ -19,6 +23,7 @@ def test_rows_become_columns_of_equal_length_whoever_was_there() -> None:
     told = document["upstreams"]["vllm-0"]
     assert told.keys() == set(UpstreamRow._fields)
     assert {key: values[1] for key, values in told.items()} == {
+        "usable": True,
         "limit": 12.6,
         "in_flight": 9,
         "ceiling_seats": 40,
@@ -29,6 +34,7 @@ def test_rows_become_columns_of_equal_length_whoever_was_there() -> None:
         "ttft_target_ms": 500.0,
     }
     assert document["upstreams"]["late"]["limit"] == [None, 12.6]
+    assert document["upstreams"]["late"]["usable"] == [None, False]
     assert document["upstreams"]["late"]["engine_running"] == [None, None]
     assert document["upstreams"]["late"]["itl_target_ms"] == [None, None]
 

@@ -1,6 +1,6 @@
 // The three charts over the last ten minutes. Rows come from /admin/history once, then one with every event.
 
-import { count, known, millis } from "./words.js";
+import { count, known, millis, usable } from "./words.js";
 
 const WINDOW_S = 600;
 const GAP_S = 4; // a longer pause between rows is drawn as a gap
@@ -30,7 +30,7 @@ export class Past {
   }
 
   add(state, now) {
-    const upstreams = Object.fromEntries(state.upstreams.map((one) => [one.name, one]));
+    const upstreams = Object.fromEntries(state.upstreams.map((one) => [one.name, { ...one, usable: usable(one) }]));
     const queued = sum(state.classes, (one) => one.queued);
     this.rows.push({ at: now, queued, totals: state.totals, upstreams });
     this.trim(now);
@@ -69,11 +69,12 @@ function point(row, name) {
   const ones = Object.entries(row.upstreams).filter(([key]) => !name || key === name).map(([, one]) => one);
   const made = { at: row.at, queued: name ? null : row.queued };
   if (!ones.length) return made;
-  made.limit = sum(ones, (one) => Math.floor(one.limit));
+  const open = ones.filter((one) => one.usable);
+  made.limit = sum(open, (one) => Math.floor(one.limit));
   made.flight = sum(ones, (one) => one.in_flight);
-  made.ceiling = ones.every((one) => known(one.ceiling_seats)) ? sum(ones, (one) => one.ceiling_seats) : null;
+  made.ceiling = open.length && open.every((one) => known(one.ceiling_seats)) ? sum(open, (one) => one.ceiling_seats) : null;
   for (const signal of ["itl", "ttft"]) {
-    const slow = worst(ones, signal);
+    const slow = worst(open, signal);
     made[signal] = slow?.[`${signal}_ms`];
     made[`${signal}Target`] = (slow ?? ones[0])[`${signal}_target_ms`];
   }

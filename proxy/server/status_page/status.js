@@ -108,8 +108,8 @@ function tiles(state) {
   const flight = sum(ones, (one) => one.in_flight);
   const queued = sum(state.classes, (one) => one.queued);
   const oldest = Math.max(0, ...state.classes.map((one) => one.oldest_wait_s));
-  const ceiling = ones.length && ones.every((one) => say.known(one.ceiling_seats)) ? sum(ones, (one) => one.ceiling_seats) : null;
-  const kv = Math.max(-1, ...ones.map((one) => one.engine_kv_usage ?? -1));
+  const ceiling = open.length && open.every((one) => say.known(one.ceiling_seats)) ? sum(open, (one) => one.ceiling_seats) : null;
+  const kv = Math.max(-1, ...open.map((one) => one.engine_kv_usage ?? -1));
   const minute = past.since(60);
   const short = past.since(10);
   return [
@@ -161,7 +161,8 @@ function showUpstream(card, one) {
   put(part("name"), one.name);
   put(part("state"), ...say.upstreamState(one));
   put(part("what"), [one.engine || probed.engine || "engine not known yet", ...one.models.slice(0, 3)].join(" · "));
-  put(part("error"), (one.healthy ? probed.telemetry_error : probed.error) || "");
+  const wrong = one.healthy ? probed.telemetry_error : probed.error;
+  put(part("error"), wrong ? `${one.healthy ? "telemetry" : "last probe"}: ${wrong}` : "");
   const extra = [one.limit_held ? "limit held by an operator" : "", one.aborting ? `${one.aborting} being aborted` : ""];
   put(part("words"), [seatsBar(part("seats"), one), ...extra.filter(Boolean)].join(" · "));
   latency(part("itl"), one.itl_ms, one.itl_target_ms);

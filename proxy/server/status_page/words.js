@@ -26,7 +26,7 @@ export function millis(value) {
   if (!known(value)) return NONE;
   if (value === 0) return "0 ms";
   if (value >= 10000) return `${(value / 1000).toFixed(1)} s`;
-  return `${value < 10 ? value.toFixed(1) : whole.format(Math.round(value))} ms`;
+  return `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : whole.format(Math.round(value))} ms`;
 }
 
 export function span(seconds) {
