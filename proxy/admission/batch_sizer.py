@@ -219,9 +219,13 @@ class AdaptiveBatchSizer:
         return self._apply(Change(0.75 * min(self._limit, in_use), reason), now)
 
     def hold(self, seats: int | None, now: float) -> Step | None:
-        """Pin the limit; None lets it go again from where it stands."""
+        """Pin the limit; None lets it go again from where it stands, or back to where a fixed one belongs."""
         self._held = seats is not None
-        return None if seats is None else self._apply(Change(float(seats), Reason.HELD), now)
+        if seats is not None:
+            return self._apply(Change(float(seats), Reason.HELD), now)
+        if self._config.mode == "fixed":
+            return self._apply(Change(float(self._config.initial), Reason.RECONFIGURED), now)
+        return None
 
     def reconfigure(self, config: LimitConfig, target: Target, now: float) -> Step | None:
         """Take new settings; what was learnt about the engine stays."""

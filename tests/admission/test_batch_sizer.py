@@ -268,6 +268,9 @@ def test_fixed_mode_holds_but_keeps_learning() -> None:
     assert one.overloaded(31.0, Failure.SHED) is None
     assert one.state().kappa is not None
     assert one.restore(one.memory(), 32.0) is None
+    one.hold(3, 33.0)
+    step = one.hold(None, 34.0)
+    assert step is not None and (step.after, step.reason) == (50.0, Reason.RECONFIGURED)
 
 
 def test_reconfigure_keeps_what_was_learnt() -> None:
