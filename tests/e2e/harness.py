@@ -58,9 +58,10 @@ class ProxyProcess:
         wait_for(alive, f"{path} of the admin listener", 2 * LONGEST_WAIT_S)
         return self
 
-    def admin(self, path: str, method: str = "GET") -> tuple[int, str]:
+    def admin(self, path: str, method: str = "GET", body: object = None) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        request = urllib.request.Request(f"http://{HOST}:{self.admin_port}{path}", method=method)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{HOST}:{self.admin_port}{path}", data, method=method)
         try:
             with opener.open(request, timeout=LONGEST_WAIT_S) as response:
                 return response.status, response.read().decode()
@@ -74,6 +75,10 @@ class ProxyProcess:
 
     def upstream(self, name: str) -> dict[str, Any]:
         return next(one for one in self.state()["upstreams"] if one["name"] == name)
+
+    def hold_limit(self, name: str, seats: int | None) -> None:
+        status, text = self.admin(f"/admin/upstreams/{name}/limit", "PUT", {"limit": seats})
+        assert status == 200, text
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples that have these labels."""
