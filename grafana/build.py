@@ -136,7 +136,9 @@ def _choice(name: str, label: str, query: str) -> Json:
 
 
 def _variables() -> list[Json]:
-    source = {"name": "datasource", "label": "Data Source", "type": "datasource", "query": "prometheus", "current": {}}
+    chosen = {"text": "default", "value": "default"}  # whichever source Grafana has as its default
+    source: Json = {"name": "datasource", "label": "Data Source", "type": "datasource", "query": "prometheus"}
+    source |= {"current": chosen}
     return [
         source,
         _choice("job", "Job", "label_values(penstock_build_info, job)"),
@@ -146,7 +148,8 @@ def _variables() -> list[Json]:
 
 def dashboard(board: Json) -> Json:
     """The dashboard as Grafana provisions it."""
-    link = {"type": "dashboards", "title": "Penstock", "tags": [TAG], "asDropdown": True}
+    link: Json = {"type": "dashboards", "title": "Penstock", "tags": [TAG], "asDropdown": True, "icon": "dashboard"}
+    link |= {"includeVars": True, "keepTime": True, "targetBlank": False, "tooltip": "The other boards, same choices"}
     return {
         "uid": board["uid"],
         "title": board["title"],
@@ -157,7 +160,7 @@ def dashboard(board: Json) -> Json:
         "refresh": "10s",
         "time": {"from": "now-30m", "to": "now"},
         "timezone": "browser",
-        "links": [{**link, "includeVars": True, "keepTime": True}],
+        "links": [link],
         "templating": {"list": _variables()},
         "annotations": {"list": []},
         "panels": list(_panels(board)),
