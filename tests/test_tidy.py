@@ -20,7 +20,7 @@ FLOOR_OF_ROOM = {
     "server": 4,
     **dict.fromkeys(("cli", "commands", "__main__"), 5),
 }
-SHELL_OF_PURE_ROOMS = re.compile(r"proxy\.(simulator\.server|loadtest\.(client|sweep|report|plots))")  # floor 4
+SHELL_OF_PURE_ROOMS = re.compile(r"proxy\.(simulator\.server|loadtest(\.client|$))")  # floor 4
 IMPURE = {"asyncio", "datetime", "logging", "multiprocessing", "os", "selectors", "signal", "socket", "ssl"} | {
     "prometheus_client", "structlog", "subprocess", "threading", "time", "urllib", "uvloop"
 }  # fmt: skip
