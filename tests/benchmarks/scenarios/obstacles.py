@@ -23,22 +23,22 @@ from tests.benchmarks.scenarios.scenario import ATTAINMENT, Found, Measure, Numb
 from tests.benchmarks.scenarios.worlds import OURS, ROOMY, TARGET, World
 
 LIKE = Arrival(0.0, 1, 1)
-STEADY = (60.0, 140.0)
+STEADY = (50.0, 110.0)
 
 
 # -- F: memory binds
 
 SMALL = replace(ROOMY, kv_tokens=60_000, max_seqs=256)
-TIGHT = World((Stream(5.0, 0.0, 240.0, output_mean=900.0),), 240.0, SMALL)
+TIGHT = World((Stream(5.0, 0.0, 200.0, output_mean=900.0),), 200.0, SMALL)
 
 
 def read_memory(_: str, lab: Lab, found: Found) -> Numbers:
     counters = lab.benches["engine"].engine.counters
     done = counters.prompt_tokens + counters.generation_tokens
     return {
-        **relative(lab, TIGHT, (60.0, 240.0), found["steady"]),
+        **relative(lab, TIGHT, (60.0, 200.0), found["steady"]),
         "recomputed": counters.recomputed_tokens / done,
-        "waiting": quantile((one.waiting for one in within(lab.moments, (30.0, 240.0))), 0.95),
+        "waiting": quantile((one.waiting for one in within(lab.moments, (30.0, 200.0))), 0.95),
     }
 
 
@@ -55,21 +55,21 @@ F = Scenario(
         Measure("waiting", "p95 of requests waiting in the engine", "count", at_most=2.0),
         Measure("attainment", "requests within both targets", "percent"),
     ),
-    oracles={"steady": Oracle(TIGHT, (60.0, 240.0), 30.0, 80.0)},
+    oracles={"steady": Oracle(TIGHT, (60.0, 200.0), 30.0, 80.0)},
     picture="tight",
 )
 
 # -- G: the engine runs fewer than its latency would allow
 
-CAPPED = overload(16.0, 140.0, profile=replace(ROOMY, max_seqs=64))
+CAPPED = overload(16.0, 100.0, profile=replace(ROOMY, max_seqs=64))
 
 
 def read_capped(_: str, lab: Lab, found: Found) -> Numbers:
-    ended = served(lab.requests, (40.0, 140.0))
+    ended = served(lab.requests, (35.0, 100.0))
     return {
-        "waiting": quantile((one.waiting for one in within(lab.moments, (30.0, 140.0))), 0.95),
+        "waiting": quantile((one.waiting for one in within(lab.moments, (30.0, 100.0))), 0.95),
         "ttft": quantile((one.engine_ttft_s for one in ended), 0.95),
-        **relative(lab, CAPPED, (40.0, 140.0), found["steady"]),
+        **relative(lab, CAPPED, (35.0, 100.0), found["steady"]),
     }
 
 
@@ -86,22 +86,22 @@ G = Scenario(
         Measure("goodput", "goodput over the best static", "ratio", at_least=0.95),
         ATTAINMENT,
     ),
-    oracles={"steady": Oracle(CAPPED, (40.0, 140.0), 50.0, 80.0)},
+    oracles={"steady": Oracle(CAPPED, (35.0, 100.0), 50.0, 80.0)},
 )
 
 # -- H: noise and two kinds of outputs
 
 NOISY = {
-    "noise": overload(26.0, 160.0, profile=replace(ROOMY, noise=0.35)),
+    "noise": overload(26.0, 120.0, profile=replace(ROOMY, noise=0.35)),
     "bimodal": World(
-        (Stream(8.0, 0.0, 220.0, output_mean=30.0), Stream(1.6, 0.0, 220.0, output_mean=3000.0)),
-        220.0,
+        (Stream(8.0, 0.0, 180.0, output_mean=30.0), Stream(1.6, 0.0, 180.0, output_mean=3000.0)),
+        180.0,
     ),
 }
 
 
 def read_noisy(name: str, lab: Lab, found: Found) -> Numbers:
-    window = (60.0, 160.0) if name == "noise" else (80.0, 220.0)
+    window = (50.0, 120.0) if name == "noise" else (80.0, 180.0)
     return relative(lab, NOISY[name], window, found[name])
 
 
@@ -124,18 +124,18 @@ H = Scenario(
     ),
     judge_noisy,
     {
-        "noise": Oracle(NOISY["noise"], (60.0, 160.0), 100.0, 190.0),
-        "bimodal": Oracle(NOISY["bimodal"], (80.0, 220.0), 110.0, 300.0),
+        "noise": Oracle(NOISY["noise"], (50.0, 120.0), 100.0, 190.0),
+        "bimodal": Oracle(NOISY["bimodal"], (80.0, 180.0), 110.0, 300.0),
     },
 )
 
 # -- J: telemetry that lags, starts at zero, or fails
 
 LAGGING = {
-    "fresh": overload(26.0, 150.0),
-    "late": overload(26.0, 150.0, scrape=Scrape(lag_s=6.0, zero_until_s=18.0, outage_s=(90.0, 150.0))),
-    "fresh, memory": replace(TIGHT, until_s=200.0),
-    "late, memory": replace(TIGHT, until_s=200.0, scrape=Scrape(lag_s=6.0, zero_until_s=18.0, outage_s=(120.0, 200.0))),
+    "fresh": overload(26.0, 120.0),
+    "late": overload(26.0, 120.0, scrape=Scrape(lag_s=6.0, zero_until_s=18.0, outage_s=(75.0, 120.0))),
+    "fresh, memory": replace(TIGHT, until_s=160.0),
+    "late, memory": replace(TIGHT, until_s=160.0, scrape=Scrape(lag_s=6.0, zero_until_s=18.0, outage_s=(100.0, 160.0))),
 }
 
 
@@ -174,7 +174,7 @@ J = Scenario(
 # -- L: several tokens per event
 
 SPECULATIVE = World(
-    tuple(Stream(9.0, 0.0, 140.0, like=replace(LIKE, tokens_per_step=float(k))) for k in range(1, 6)), 140.0,
+    tuple(Stream(9.0, 0.0, 110.0, like=replace(LIKE, tokens_per_step=float(k))) for k in range(1, 6)), 110.0,
     target=Target(itl_s=0.016, ttft_s=0.5),
 )  # fmt: skip
 
@@ -203,8 +203,8 @@ L = Scenario(
 
 # -- M: clients that read slowly
 
-QUICK = overload(22.0, 140.0)
-SLOW_CLIENTS = World((Stream(19.8, 0.0, 140.0), Stream(2.2, 0.0, 140.0, like=replace(LIKE, read_tokens_s=5.0))), 140.0)
+QUICK = overload(22.0, 110.0)
+SLOW_CLIENTS = World((Stream(19.8, 0.0, 110.0), Stream(2.2, 0.0, 110.0, like=replace(LIKE, read_tokens_s=5.0))), 110.0)
 
 
 def read_clients(_: str, lab: Lab, __: Found) -> Numbers:

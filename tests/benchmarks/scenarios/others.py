@@ -17,12 +17,12 @@ from tests.benchmarks.scenarios.scenario import ATTAINMENT, Found, Measure, Numb
 from tests.benchmarks.scenarios.worlds import OURS, World
 
 LIKE = Arrival(0.0, 1, 1)
-LATER = (60.0, 140.0)
+LATER = (50.0, 110.0)
 
 # -- T: embeddings
 
 EMBEDDINGS = World(
-    (Stream(90.0, 0.0, 140.0, prompt_mean=400.0, like=replace(LIKE, work=Work.EMBED, streaming=False)),), 140.0
+    (Stream(90.0, 0.0, 110.0, prompt_mean=400.0, like=replace(LIKE, work=Work.EMBED, streaming=False)),), 110.0
 )
 
 
@@ -30,7 +30,7 @@ def read_embeddings(_: str, lab: Lab, found: Found) -> Numbers:
     best = found["steady"]
     return {
         **relative(lab, EMBEDDINGS, LATER, best),
-        "settled": settled_s(lab.moments, best.seats, 0.25, (0.0, 140.0)),
+        "settled": settled_s(lab.moments, best.seats, 0.25, (0.0, 110.0)),
     }
 
 
@@ -53,23 +53,23 @@ T = Scenario(
 # -- U: kinds of work together
 
 MIXED = {
-    "bodies": World((Stream(26.0, 0.0, 160.0, like=replace(LIKE, streaming=False)),), 160.0),
+    "bodies": World((Stream(26.0, 0.0, 140.0, like=replace(LIKE, streaming=False)),), 140.0),
     "cached": World(
-        (Stream(30.0, 0.0, 140.0, prompt_mean=1500.0, variation=0.2, like=replace(LIKE, cached_tokens=1000)),), 140.0
+        (Stream(30.0, 0.0, 110.0, prompt_mean=1500.0, variation=0.2, like=replace(LIKE, cached_tokens=1000)),), 110.0
     ),
     "both": World(
         (
-            Stream(18.0, 0.0, 140.0),
-            Stream(15.0, 0.0, 140.0, prompt_mean=400.0, like=replace(LIKE, work=Work.EMBED, streaming=False)),
+            Stream(18.0, 0.0, 110.0),
+            Stream(15.0, 0.0, 110.0, prompt_mean=400.0, like=replace(LIKE, work=Work.EMBED, streaming=False)),
         ),
-        140.0,
+        110.0,
     ),
-    "estimate": World((Stream(26.0, 0.0, 140.0, like=replace(LIKE, estimate_ratio=1.8)),), 140.0),
+    "estimate": World((Stream(26.0, 0.0, 110.0, like=replace(LIKE, estimate_ratio=1.8)),), 110.0),
 }
 
 
 def read_mixed(name: str, lab: Lab, found: Found) -> Numbers:
-    return relative(lab, MIXED[name], (80.0, MIXED[name].until_s), found[name])
+    return relative(lab, MIXED[name], (60.0, MIXED[name].until_s), found[name])
 
 
 def judge_mixed(numbers: Mapping[str, Numbers], _: Found) -> Numbers:
@@ -99,7 +99,7 @@ U = Scenario(
         )
     ),
     judge_mixed,
-    {name: Oracle(world, (80.0, world.until_s), 80.0, 220.0) for name, world in MIXED.items()},
+    {name: Oracle(world, (60.0, world.until_s), 80.0, 220.0) for name, world in MIXED.items()},
     laws=(OURS,),
 )
 
@@ -128,12 +128,12 @@ def stranger(number: int) -> tuple[World, float]:
         noise=rng.uniform(0.02, 0.2),
     )  # fmt: skip
     rate = 1.5 * seats / (itl_s * output)
-    streams = (Stream(rate, 0.0, 150.0, prompt_mean=prompt, output_mean=output, variation=variation),)
-    return World(streams, 150.0, profile, Target(itl_s=itl_s, ttft_s=1.0)), seats
+    streams = (Stream(rate, 0.0, 110.0, prompt_mean=prompt, output_mean=output, variation=variation),)
+    return World(streams, 110.0, profile, Target(itl_s=itl_s, ttft_s=1.0)), seats
 
 
 DRAWN = {f"{number:02d}": stranger(number) for number in range(1, STRANGERS + 1)}
-AFTER = (60.0, 150.0)
+AFTER = (50.0, 110.0)
 
 
 def read_stranger(name: str, lab: Lab, found: Found) -> Numbers:
@@ -141,7 +141,7 @@ def read_stranger(name: str, lab: Lab, found: Found) -> Numbers:
     level = mean(one.in_flight for one in within(lab.moments, AFTER))
     return {
         **relative(lab, world, AFTER, best),
-        "settled": settled_s(lab.moments, level, 0.15, (0.0, 150.0), span_s=40.0),
+        "settled": settled_s(lab.moments, level, 0.15, (0.0, 110.0), span_s=40.0),
         "off": level / best.seats - 1,
     }
 
@@ -161,7 +161,7 @@ V = Scenario(
     "V",
     "twelve engines, mixes and targets drawn at random",
     "Step times, lengths, their variation, chunk size, noise and target are drawn anew for each; nothing was tuned on "
-    "them. Settled: within 15 % of its own level from second 60 on.",
+    "them. Settled: within 15 % of its own level from second 50 on.",
     {name: world for name, (world, _) in DRAWN.items()},
     read_stranger,
     (

@@ -2,7 +2,7 @@
 
 A job is one simulated run; its result is a file named by the hash of all it depends on: the world, the law, the seed,
 what is read off, and the text of the code that runs. Best static limits come from a sweep in two passes, first by
-factors of 1.2 and then by 4 % around the best of those, on the same traces.
+factors of 1.2 and then by 5 % around the best of those, on the same traces.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 CACHE = ROOT / "build" / "scenarios"
 GROUPS = (*LIMITS, *OBSTACLES, *LOADS_AND_PROXIES, *OTHERS, *QUEUES)
 SCENARIOS: dict[str, Scenario] = {one.key: one for one in sorted(GROUPS, key=lambda one: one.key)}
-COARSE, FINE = 1.2, 1.04
+COARSE, FINE, NEAR = 1.2, 1.05, 1.16
 ENGINE_CODE = (
     "proxy/simulator/*.py",
     "proxy/laboratory/*.py",
@@ -205,8 +205,8 @@ def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> dict[str, dict[s
     sweep("static limits, wide steps")
     for key, grid in grids.items():
         middle = best(key)
-        grids[key] = sorted({*grid, *spread(max(1.0, middle / COARSE), middle * COARSE, FINE)})
-    sweep("static limits, steps of 4 %")
+        grids[key] = sorted({*grid, *spread(max(1.0, middle / NEAR), middle * NEAR, FINE)})
+    sweep("static limits, steps of 5 %")
     found: dict[str, dict[str, dict[int, Best]]] = {}
     for key, (oracle, seeds) in asked.items():
         seats = best(key)

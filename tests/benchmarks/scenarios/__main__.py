@@ -1,0 +1,93 @@
+"""`python -m tests.benchmarks.scenarios`: runs what has changed and writes docs/control.md; `make scenarios`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from tests.benchmarks.scenarios.document import NAMES, document, goal, picture, verdict, worst
+from tests.benchmarks.scenarios.sweep import ROOT, SCENARIOS, Bench, processes, progress, run_all
+from tests.benchmarks.scenarios.worlds import OURS
+
+RESULTS = ROOT / "docs" / "control" / "results.json"
+PAGE = ROOT / "docs" / "control.md"
+
+
+def told(results: dict[str, Any]) -> dict[str, Any]:
+    """What is kept: everything but the curves, which are in the pictures."""
+    return {key: {name: part for name, part in result.items() if name != "series"} for key, result in results.items()}
+
+
+def written(results: dict[str, Any]) -> str:
+    """The results as a file, with seven digits: enough to be told, and the same on every machine."""
+    return json.dumps(rounded(results), indent=1, sort_keys=True) + "\n"
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def write(results: dict[str, Any]) -> None:
+    """The page, its pictures, and the results they were made from."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(written(told(results)), encoding="utf-8")
+    PAGE.write_text(document(list(SCENARIOS.values()), json.loads(RESULTS.read_text())), encoding="utf-8")
+    for key, result in results.items():
+        if result["series"]:
+            (RESULTS.parent / f"{key}.svg").write_text(picture(SCENARIOS[key], result), encoding="utf-8")
+
+
+def show(results: dict[str, Any]) -> None:
+    """Every measure of every law, on standard output."""
+    for key, result in results.items():
+        one = SCENARIOS[key]
+        static = {name: best["seats"] for name, best in result["static"].items()}
+        print(f"{key}: {one.title}  {static}")
+        for measure in one.measures:
+            print(f"  {measure.words}  {goal(measure)}")
+            for law, seeds in result["laws"].items():
+                value = worst(measure, seeds)
+                each = ", ".join(measure.text(numbers[measure.name]) for numbers in seeds.values())
+                print(f"    {NAMES[law]:20} {measure.text(value):>10} {verdict(measure, value):7} {each}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scenarios", description=__doc__)
+    parser.add_argument("--only", help="letters of scenarios, with commas: run and print these, write nothing")
+    parser.add_argument("--law", help="names of laws, with commas, instead of all (with --only)")
+    parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
+    parser.add_argument(
+        "--page", action="store_true", help="write the page from docs/control/results.json, run nothing"
+    )
+    arguments = parser.parse_args()
+    if arguments.page:
+        PAGE.write_text(document(list(SCENARIOS.values()), json.loads(RESULTS.read_text())), encoding="utf-8")
+        return 0
+    only = arguments.only.split(",") if arguments.only else []
+    unknown = [key for key in only if key not in SCENARIOS]
+    if unknown:
+        sys.stderr.write(f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}\n")
+        return 2
+    begin_s = time.monotonic()
+    bench = Bench(processes(), progress, arguments.fresh)
+    laws = [*arguments.law.split(","), OURS] if arguments.law else None
+    results = run_all(bench, [SCENARIOS[key] for key in only or SCENARIOS], laws)
+    if only:
+        show(results)
+    else:
+        write(results)
+    pace = bench.simulated_s / bench.cpu_s if bench.cpu_s else 0.0
+    sys.stderr.write(
+        f"{bench.runs} runs, {bench.simulated_s:.0f} simulated s in {bench.cpu_s:.0f} CPU s ({pace:.0f} per second), "
+        f"{time.monotonic() - begin_s:.0f} s in all\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
