@@ -22,6 +22,7 @@ from proxy.wire.usage import StreamEnd, StreamTail
 
 # A stream that has sent its finish mark and then stays open is ended after this long.
 LINGER_S = 0.7
+STALE_S = 1.0  # a dead connection says so within a round trip; one lost later was lost at work, which is not repeated
 HELD_ANSWER_MAX_BYTES = 64 * 1024
 WAITING = b": waiting\n\n"
 SHED_STATUSES = frozenset({429, 503})
@@ -43,12 +44,10 @@ class Exchange:
         ticket.client = self
         self.lane: Lane | None = None
         self.connection: UpstreamConnection | None = None
-        self.reused = self.begun = self.ended = self.paused = self.streamed = False
-        self.upload_started = self.early = False
+        self.reused = self.begun = self.ended = self.paused = self.streamed = self.upload_started = self.early = False
         self.granted_s = self.last_read_s = self.last_token_s = 0.0
         self.ttft_s: float | None = None
-        self.status = 0
-        self.reason = b""
+        self.status, self.reason = 0, b""
         self.answer_headers: list[tuple[bytes, bytes]] = []
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
         self.events = 0
@@ -251,8 +250,9 @@ class Exchange:
     def lost(self, reason: str) -> None:
         connection, self.connection = self.connection, None
         if not self.begun:
+            quiet_s = self.relay.gate.clock() - self.last_read_s
             untouched = self.reused and connection is not None and not connection.head_bytes
-            self._failed(Failure.STALE if untouched else Failure.RESET)
+            self._failed(Failure.STALE if untouched and quiet_s < STALE_S else Failure.RESET)
             return
         end = self.tail.verdict(self.inbound.route, self.streamed)
         if self.streamed and end.finished and not end.error:

@@ -118,6 +118,16 @@ def test_a_stale_connection_is_replaced_once_by_a_fresh_one() -> None:
     assert [record.retries for record in shell.records] == [0, 1]
 
 
+def test_a_reused_connection_that_was_lost_at_work_is_not_stale() -> None:
+    shell = Shell()
+    shell.ask()
+    shell.answer(said())
+    _, sink = shell.ask()
+    shell.now += 1.0
+    shell.lose(RESET)
+    assert (sink.acts, len(shell.pools[0].made), shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
+
+
 @pytest.mark.parametrize("bytes_of_an_answer", [b"H", said(b"a" * 9)[:60], b"no HTTP"])
 def test_a_reused_connection_that_has_begun_to_answer_is_not_stale(bytes_of_an_answer: bytes) -> None:
     shell = Shell()
