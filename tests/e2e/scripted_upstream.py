@@ -100,6 +100,7 @@ class ScriptedUpstream:
     models: tuple[str, ...] = ("m",)
     tls: ssl.SSLContext | None = None
     backlog: int = 128
+    port: int = 0  # any free one
     calls: list[Call] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # paths of GETs
     connections: int = 0
@@ -109,8 +110,8 @@ class ScriptedUpstream:
         self._closed = False
         self._fillers: list[socket.socket] = []
         self.list_models(*self.models)
-        self._listener = socket.create_server((HOST, 0), backlog=self.backlog)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server((HOST, self.port), backlog=self.backlog)
+        self.port = self._listener.getsockname()[1]
         self._acceptor = self._start(self._accept)
 
     @property
@@ -181,12 +182,14 @@ class ScriptedUpstream:
                     peer.sendall(self.pages.get(path, answer("{}", 404)))
                     continue
                 call = Call(number, *request, time.monotonic(), reused=call is not None)
-                script = self.scripts.pop(0) if self.scripts else self.script
                 self.calls.append(call)
-                if not self._perform(peer, script):
+                if not self._perform(peer, self.script_of(call)):
                     break
         if call is not None:
             call.gone_s = time.monotonic()
+
+    def script_of(self, call: Call) -> Script:
+        return self.scripts.pop(0) if self.scripts else self.script
 
     def _perform(self, peer: socket.socket, script: Script) -> bool:
         """Run the steps; False when the connection is over."""
