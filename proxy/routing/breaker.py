@@ -7,7 +7,8 @@
     half_open  bad        open       it did not
 
 In `half_open` one request is in flight at a time; one that tells nothing (its client left) makes room for the next.
-The pause doubles, so an upstream that comes and goes each second is seen by few requests.
+The pause doubles, so an upstream that comes and goes each second is seen by few requests. Openings are in a row unless
+it was closed for `CALM_S` in between.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 PAUSE_MAX_S = 60.0
+CALM_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Breaker:
         self.reopens_s = 0.0  # when the pause ends, while open
         self._slices: deque[tuple[int, list[int]]] = deque()  # (slice number, [all, bad])
         self._openings = 0
+        self._closed_s = 0.0  # when it closed last
 
     @property
     def passes(self) -> int | None:
@@ -101,13 +104,16 @@ class Breaker:
         after = TRANSITIONS.get((self.state, event))
         if after is None:
             return False
-        self.state = after
+        before, self.state = self.state, after
         if after is BreakerState.OPEN:
+            if before is BreakerState.CLOSED and now - self._closed_s > CALM_S:
+                self._openings = 0
             self._openings += 1
             self.reopens_s = now + min(PAUSE_MAX_S, self.config.open_s * 2.0 ** min(self._openings - 1, 10))
             self._slices.clear()
         elif after is BreakerState.CLOSED:
             self._slices.clear()
+            self._closed_s = now
         return True
 
     def __repr__(self) -> str:

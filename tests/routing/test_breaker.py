@@ -66,6 +66,18 @@ def test_the_pause_doubles_up_to_a_minute_until_the_prober_resets_it() -> None:
     assert repr(breaker) == "Breaker(open, openings=1)"
 
 
+@pytest.mark.parametrize(("calm_s", "pause_s"), [(1.0, 10.0), (59.0, 10.0), (61.0, 5.0)])
+def test_an_upstream_that_comes_and_goes_pauses_longer_and_one_that_was_well_for_long_does_not(
+    calm_s: float, pause_s: float
+) -> None:
+    breaker = opened()
+    breaker.advance(5.0)
+    breaker.result(True, 5.0)
+    now = 5.0 + calm_s
+    assert [breaker.result(False, now) for _ in range(4)][-1]
+    assert breaker.reopens_s == now + pause_s
+
+
 def test_closing_clears_the_window() -> None:
     breaker = opened()
     breaker.advance(5.0)
