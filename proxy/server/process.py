@@ -29,6 +29,7 @@ from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
 from proxy.adapters.session import client_session
 from proxy.adapters.tasks import Tasks
+from proxy.adapters.tracing import open_tracer
 from proxy.admission.limits import Target
 from proxy.dispatcher import Dispatcher, Snapshot
 from proxy.server import assembly, fleet
@@ -65,6 +66,7 @@ class Process:
         self.started_s = self.clock()
         self.tasks = Tasks(self._failed)
         self.engines: dict[str, str] = {}
+        self.tracer = open_tracer(lambda name: self.engines.get(name, "")) if settings.tracing.enabled else None
         self.told: dict[str, Telemetry] = {}
         self.planned = fleet.planned_memory(settings)
         self.rng = random.Random()  # noqa: S311 - jitter and tie-breaks, no secret
@@ -96,7 +98,7 @@ class Process:
     def _intake(self, settings: Settings, ticket_ids: count[int] | None = None) -> Intake:
         return Intake(
             assembly.intake_config(settings), Tenancy(assembly.tenancy_config(settings)),
-            assembly.head_reader(settings), self.catalog, self.dispatcher, self.clock,
+            assembly.head_reader(settings, self.tracer is not None), self.catalog, self.dispatcher, self.clock,
             lambda: self.listener.new_id(), ticket_ids or count(1),
         )  # fmt: skip
 
@@ -148,13 +150,22 @@ class Process:
             lane.pool.close()
         if self.recorder is not None:
             self.recorder.close()
+        if self.tracer is not None:
+            self.tracer.close()
 
     def record(self, record: RequestRecord) -> None:
         """The one place where an ended request is counted and logged."""
         self.metrics.request_ended(record)
         self.request_log.request(record)
+        if record.trace is not None:
+            self._trace(record)
         if self.recorder is not None:
             self.recorder.record(record, self.clock())
+
+    def _trace(self, record: RequestRecord) -> None:
+        if self.tracer is not None and record.trace is not None and record.trace.sampled:
+            self.metrics.point_to_trace(record, time.time())
+            self.tracer.ended(record)
 
     def _failed(self, name: str, error: BaseException) -> None:
         log.error("internal error", task=name, kind=type(error).__name__, exc_info=error)
