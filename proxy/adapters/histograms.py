@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 TTFT_EDGES_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0),
@@ -76,23 +76,33 @@ class Cell:
         return self.value
 
 
+class Mark(NamedTuple):
+    """One value of a sampled trace: the exemplar of its bucket."""
+
+    trace_id: str
+    value: float
+    wall_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Copy of a histogram cell: counts per bucket (not cumulative) and the sum of all values."""
+    """Copy of a histogram cell: counts per bucket (not cumulative), the sum of all values, exemplars by bucket."""
 
     counts: list[int]
     total: float
+    marks: dict[int, Mark] | None = None
 
 
 class HistogramCell:
     """Counts per bucket, one more than there are edges."""
 
-    __slots__ = ("_edges", "counts", "total")
+    __slots__ = ("_edges", "counts", "marks", "total")
 
     def __init__(self, edges: tuple[float, ...]) -> None:
         self._edges = edges
         self.counts = [0] * (len(edges) + 1)
         self.total = 0.0
+        self.marks: dict[int, Mark] | None = None  # by bucket, the newest of each; None: no trace was sampled
 
     def observe(self, value: float) -> None:
         """Count one value; anything that is not a number above zero counts as zero."""
@@ -106,8 +116,14 @@ class HistogramCell:
         self.counts[bisect_left(self._edges, value)] += count
         self.total += value * count
 
+    def mark(self, mark: Mark) -> None:
+        """Let a value that was observed point to its trace."""
+        if self.marks is None:
+            self.marks = {}
+        self.marks[bisect_left(self._edges, max(0.0, mark.value))] = mark
+
     def copy(self) -> Distribution:
-        return Distribution(self.counts.copy(), self.total)
+        return Distribution(self.counts.copy(), self.total, self.marks and self.marks.copy())
 
 
 class Copied(Protocol):

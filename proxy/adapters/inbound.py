@@ -105,4 +105,5 @@ class Inbound:
             gone_phase=phase,
             clamped=self.clamped,
             unknown_priority=self.unknown_priority,
+            trace=self.head.trace if self.head is not None else None,
         )

@@ -108,6 +108,8 @@ def request_fields(record: RequestRecord) -> Fields:
         fields.update(_marks(record))
     if record.usage_problem:
         fields["usage_problem"] = record.usage_problem
+    if record.trace is not None:
+        fields["trace_id"] = record.trace.trace_hex
     return fields
 
 

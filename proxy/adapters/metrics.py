@@ -21,6 +21,7 @@ from proxy.adapters.histograms import (
     Exposed,
     Family,
     HistogramCell,
+    Mark,
     Table,
     counter,
     histogram,
@@ -196,6 +197,17 @@ class Metrics:
         unusual = record.clamped or record.unknown_priority or record.client_attempt or record.usage_problem
         if unusual or outcome is not Outcome.SUCCESS:
             self._count_unusual(record)
+
+    def point_to_trace(self, record: RequestRecord, wall_s: float) -> None:
+        """Make a counted request of a sampled trace the exemplar of the buckets that it fell into."""
+        assert record.trace is not None
+        trace_id = record.trace.trace_hex
+        cells = self._bound.get((record.model, record.class_name)) or self._bind(record)
+        cells.duration.mark(Mark(trace_id, record.duration_s, wall_s))
+        if record.ttft_s is not None:
+            cells.ttft.mark(Mark(trace_id, record.ttft_s, wall_s))
+        if record.engine_ttft_s is not None:
+            self._engine_ttft.at(record.upstream).mark(Mark(trace_id, record.engine_ttft_s, wall_s))
 
     def queue_left(self, class_name: str, outcome: str, wait_s: float) -> None:
         """A ticket left the queue: `outcome` is `dispatched` or the outcome it was refused with."""

@@ -17,9 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest as prometheus_text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from proxy.adapters.histograms import Distribution, Exposed, Family, Labels
+from proxy.adapters.histograms import Distribution, Exposed, Family, Labels, Mark
 
 CACHED_S = 1.0
 
@@ -53,8 +54,27 @@ def _histogram_family(family: Family, values: Iterable[tuple[Labels, float | Dis
     edges = [*(_number(edge) for edge in family.edges), "+Inf"]
     for labels, value in values:
         assert isinstance(value, Distribution)
-        metric.add_metric(labels, list(zip(edges, accumulate(value.counts), strict=True)), value.total)
+        buckets = list(_marked(edges, value, value.marks) if value.marks else _buckets(edges, value))
+        metric.add_metric(labels, buckets, value.total)
     return metric
+
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+
+
+def _buckets(edges: list[str], value: Distribution) -> Iterator[Bucket]:
+    """Edge and cumulative count."""
+    return zip(edges, accumulate(value.counts), strict=True)
+
+
+def _marked(edges: list[str], value: Distribution, marks: dict[int, Mark]) -> Iterator[Bucket]:
+    """The same with exemplars, which only the OpenMetrics form shows."""
+    for place, (edge, count) in enumerate(zip(edges, accumulate(value.counts), strict=True)):
+        mark = marks.get(place)
+        if mark is None:
+            yield edge, count
+        else:
+            yield edge, count, Exemplar({"trace_id": mark.trace_id}, mark.value, mark.wall_s)
 
 
 def _number(value: float) -> str:

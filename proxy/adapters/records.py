@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.types import Outcome, Phase
+from proxy.wire.trace_context import TraceContext
 
 
 @dataclass(slots=True)
@@ -36,3 +37,4 @@ class RequestRecord:
     clamped: bool = False
     unknown_priority: bool = False
     usage_problem: str = ""  # why the engine's usage was not taken
+    trace: TraceContext | None = None  # None: tracing is off

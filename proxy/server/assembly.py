@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from ipaddress import ip_network
 from pathlib import Path
+from random import Random
 
 from proxy.adapters.logs import LogConfig
 from proxy.adapters.metrics import MetricsConfig
@@ -16,6 +17,7 @@ from proxy.settings.ground import target
 from proxy.settings.root import Settings
 from proxy.wire.headers import HeadReader
 from proxy.wire.priority import ClassRule, TenantRule
+from proxy.wire.traced_heads import TracedHeads
 
 ANONYMOUS = "anonymous"
 
@@ -52,9 +54,12 @@ def intake_config(settings: Settings) -> IntakeConfig:
     )
 
 
-def head_reader(settings: Settings) -> HeadReader:
+def head_reader(settings: Settings, traced: bool = False) -> HeadReader:
     names = [name.encode("ascii") for name in settings.trust.priority_headers]
-    return HeadReader(settings.trust.tenant_header.encode("ascii"), names)
+    tenant = settings.trust.tenant_header.encode("ascii")
+    if traced:
+        return TracedHeads(tenant, names, settings.tracing.sample_ratio, Random())  # noqa: S311  # ids, no secret
+    return HeadReader(tenant, names)
 
 
 def listen_config(settings: Settings) -> ListenConfig:

@@ -136,5 +136,7 @@ class Log(Section):
 
 
 class Tracing(Section):
-    enabled: bool = entry(False, "pass trace context on and start a trace where none came")
-    sample_ratio: float = entry(0.01, "share of own traces that are sampled", ge=0, le=1)
+    enabled: bool = entry(False, "OpenTelemetry spans and exemplars; needs the extra `otel`. traceparent passes anyway")
+    sample_ratio: float = entry(
+        0.01, "share of the traces started here that are sampled; a caller's decision holds", ge=0, le=1
+    )

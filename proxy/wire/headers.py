@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from proxy.wire.errors import BadRequest, invalid_header
+from proxy.wire.trace_context import TraceContext
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -54,6 +55,7 @@ class HeadFacts:
     boundary: bytes | None = None  # of a multipart/form-data body
     forwarded_for: bytes | None = None
     block: bytes = b""
+    trace: TraceContext | None = None  # None: tracing is off
 
     # Notes between two headers of one head.
     host: bytes | None = None

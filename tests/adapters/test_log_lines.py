@@ -24,6 +24,7 @@ from proxy.adapters.log_lines import (
 )
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome, Phase
+from proxy.wire.trace_context import TraceContext
 
 RECORD = RequestRecord("r-1", "/v1/completions", Outcome.CLIENT_GONE, 499, 1.23456789, gone_phase=Phase.QUEUED)
 
@@ -103,6 +104,7 @@ def test_a_request_line_leaves_out_what_does_not_apply() -> None:
         ("clamped", True, "clamped", True),
         ("unknown_priority", True, "unknown_priority", True),
         ("usage_problem", "negative", "usage_problem", "negative"),
+        ("trace", TraceContext(1, None, 2, 3, True), "trace_id", "0" * 31 + "1"),
     ],
 )
 def test_a_request_line_has_what_applies(field: str, value: object, name: str, shown: object) -> None:

@@ -14,6 +14,7 @@ from proxy.adapters.metrics import FAMILIES, Metrics, MetricsConfig
 from proxy.adapters.metrics_page import MetricsPage
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome
+from proxy.wire.trace_context import TraceContext
 from tests.snapshots import TARGETS, snapshot, upstream
 
 
@@ -30,6 +31,37 @@ def counted(models: int = 1) -> Metrics:
 
 def scrape(metrics: Metrics) -> list[Exposed]:
     return Scrape(metrics, lambda: snapshot(upstream()), lambda: TARGETS)()
+
+
+def test_sampled_requests_become_exemplars_of_their_buckets_in_openmetrics_only() -> None:
+    metrics = counted()
+    for duration_s in (0.7, 0.75, 9000.0):
+        trace = TraceContext(int(duration_s * 1000), None, 1, 2, True)
+        record = RequestRecord(
+            "id", "/v1", Outcome.SUCCESS, 200, duration_s, "a", "high", "model-0", "u", ttft_s=0.02, engine_ttft_s=0.01,
+            trace=trace,
+        )  # fmt: skip
+        metrics.request_ended(record)
+        metrics.point_to_trace(record, 1_700_000_000.5)
+    page = MetricsPage(lambda: scrape(metrics))
+    text = asyncio.run(page.render(openmetrics=True)).decode()
+    found = {
+        (sample.name, sample.labels["le"]): sample.exemplar
+        for family in parse_openmetrics(text)  # type: ignore[no-untyped-call]  # the library has no types here
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert found.keys() == {
+        ("penstock_request_duration_seconds_bucket", "0.8"),
+        ("penstock_request_duration_seconds_bucket", "+Inf"),
+        ("penstock_time_to_first_token_seconds_bucket", "0.02"),
+        ("penstock_upstream_time_to_first_token_seconds_bucket", "0.01"),
+    }
+    newest = found["penstock_request_duration_seconds_bucket", "0.8"]
+    assert newest is not None
+    assert (newest.labels, newest.value) == ({"trace_id": f"{750:032x}"}, 0.75)
+    assert float(str(newest.timestamp)) == 1_700_000_000.5
+    assert b"trace_id" not in asyncio.run(page.render(openmetrics=False))
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
