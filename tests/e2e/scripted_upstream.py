@@ -100,6 +100,7 @@ class ScriptedUpstream:
     models: tuple[str, ...] = ("m",)
     tls: ssl.SSLContext | None = None
     backlog: int = 128
+    host: str = HOST
     port: int = 0  # any free one
     calls: list[Call] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # paths of GETs
@@ -110,7 +111,8 @@ class ScriptedUpstream:
         self._closed = False
         self._fillers: list[socket.socket] = []
         self.list_models(*self.models)
-        self._listener = socket.create_server((HOST, self.port), backlog=self.backlog)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, self.port), family=family, backlog=self.backlog)
         self.port = self._listener.getsockname()[1]
         self._acceptor = self._start(self._accept)
 
