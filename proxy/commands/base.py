@@ -63,6 +63,12 @@ def above_zero(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
 
 
+def whole(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) <= 10_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+
+
 def say(text: str = "") -> None:
     """One line on standard output, at once."""
     sys.stdout.write(text + "\n")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.commands.base import WRONG_USE, CommandError, Commands, above_zero
+from proxy.commands.base import WRONG_USE, CommandError, Commands, above_zero, whole
 
 if TYPE_CHECKING:
     from proxy.loadtest import Endpoint, Slo, Sources, Workload
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 def at_least_zero(text: str) -> float:
     return 0.0 if text.strip() in ("0", "0.0") else above_zero(text)
-
-
-def whole(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) <= 10_000_000:
-        return int(text)
-    raise ArgumentTypeError(f"{text!r} is no whole number above 0")
 
 
 def seed_number(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from proxy.commands.base import WRONG_USE, CommandError, Commands, above_zero, add_command, port, say
+from proxy.commands.base import WRONG_USE, CommandError, Commands, above_zero, add_command, port, say, whole
 
 if TYPE_CHECKING:
     from proxy.simulator.profiles import EngineProfile
@@ -24,6 +24,7 @@ def declare(commands: Commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=port, default=8000, help="TCP port; 0 takes any free one (default 8000)")
     add_engine_options(parser)
+    parser.add_argument("--max-num-seqs", type=whole, help="sequences at once (default: as the profile)")
     parser.add_argument("--follow-stdin", action="store_true", help="end when standard input does")
 
 
@@ -58,7 +59,10 @@ def run(arguments: Namespace) -> int:
             seed=arguments.seed,
             announce=announce,
             follow_stdin=arguments.follow_stdin,
+            max_seqs=arguments.max_num_seqs,
         )
+    except ValueError as error:
+        raise CommandError(f"{error}; give a smaller --max-num-seqs", code=WRONG_USE) from None
     except OSError as error:
         place = f"{arguments.host}:{arguments.port}"
         raise CommandError(f"cannot listen on {place} ({error.strerror}); give another --port") from None

@@ -58,8 +58,8 @@ def results_of(
     """Everything that a run has shown. `meta` says where, when and with what."""
     steady_s = max(0.0, tally.until_s - tally.from_s)
     whole = tally.whole()
-    total = metrics(whole, slo, steady_s)
-    flows = {name: metrics(flow, slo, steady_s) for name, flow in sorted(tally.flows.items())}
+    total = metrics(whole, slo, tally.from_s, steady_s)
+    flows = {name: metrics(flow, slo, tally.from_s, steady_s) for name, flow in sorted(tally.flows.items())}
     told = _generator(generator)
     document = {
         "schema": SCHEMA,

@@ -82,10 +82,14 @@ def gaps(stamps: Sequence[float], tokens_per_event: float, sketch: Sketch) -> fl
 
 @dataclass(slots=True)
 class FlowTally:
-    """What one flow has shown so far, warm-up left out."""
+    """What one flow has shown so far. `carried` is work of the warm-up that came in the measured time: the endpoint did
+    it then, so rates count it, and nothing else does."""
 
     records: list[Record] = field(default_factory=list)
     itl: Sketch = field(default_factory=Sketch)
+    carried_requests: int = 0
+    carried_tokens: float = 0.0
+    carried_prompts: int = 0
     steady_requests: int = 0
     steady_tokens: float = 0.0
 
@@ -115,6 +119,11 @@ class Tally:
             flow.steady_tokens += 0 if stamps else record.output_tokens
         if not record.warmup:
             flow.records.append(record)
+        elif record.ok and record.ended_s >= self.from_s:
+            flow.carried_requests += 1
+            late = sum(stamp >= self.from_s for stamp in stamps)
+            flow.carried_tokens += late * ratio if stamps else record.output_tokens
+            flow.carried_prompts += record.prompt_tokens
 
     def whole(self) -> FlowTally:
         """All flows as one."""
@@ -122,6 +131,9 @@ class Tally:
         for flow in self.flows.values():
             every.records += flow.records
             every.itl.merge(flow.itl)
+            every.carried_requests += flow.carried_requests
+            every.carried_tokens += flow.carried_tokens
+            every.carried_prompts += flow.carried_prompts
             every.steady_requests += flow.steady_requests
             every.steady_tokens += flow.steady_tokens
         return every
@@ -148,11 +160,11 @@ def _milliseconds(count: int, mean_s: float, shown: Mapping[str, float], max_s: 
     return {"count": count} | {name: round(value * 1e3, 4) for name, value in values.items()}
 
 
-def metrics(flow: FlowTally, slo: Slo, steady_s: float) -> dict[str, object]:
-    """The figures of one flow, or of all. `window_s` runs from the first request due to the last one ended."""
+def metrics(flow: FlowTally, slo: Slo, from_s: float, steady_s: float) -> dict[str, object]:
+    """The figures of one flow, or of all. `window_s` runs from the end of the warm-up to the last request's end."""
     records = [record for record in flow.records if record.ending is not Ending.INTERRUPTED]
     good = [record for record in records if record.ok]
-    window_s = max((one.ended_s for one in records), default=0.0) - min((one.due_s for one in records), default=0.0)
+    window_s = max(0.0, max((one.ended_s for one in records), default=from_s) - from_s)
     outputs, prompts = sum(one.output_tokens for one in good), sum(one.prompt_tokens for one in good)
     events = sum(one.events for one in good if one.tokens_from == "usage")
     told = sum(one.output_tokens for one in good if one.tokens_from == "usage" and one.events)
@@ -170,11 +182,11 @@ def metrics(flow: FlowTally, slo: Slo, steady_s: float) -> dict[str, object]:
             str(code): count for code, count in sorted(Counter(one.status for one in records).items()) if code
         },
         "window_s": round(window_s, 4),
-        "requests_per_s": per_s(len(good)),
+        "requests_per_s": per_s(len(good) + flow.carried_requests),
         "output_tokens": outputs,
         "prompt_tokens": prompts,
-        "output_tokens_per_s": per_s(outputs),
-        "total_tokens_per_s": per_s(outputs + prompts),
+        "output_tokens_per_s": per_s(outputs + flow.carried_tokens),
+        "total_tokens_per_s": per_s(outputs + flow.carried_tokens + prompts + flow.carried_prompts),
         "steady": {
             "seconds": round(steady_s, 4),
             "requests_per_s": round(flow.steady_requests / steady_s, 4) if steady_s > 0 else 0.0,

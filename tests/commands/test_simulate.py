@@ -19,3 +19,8 @@ def test_a_taken_port_is_told_with_its_remedy(capsys: pytest.CaptureFixture[str]
 
 def test_the_default_profile_exists() -> None:
     assert engine_profile(PROFILE).name == PROFILE
+
+
+def test_more_sequences_than_a_step_has_tokens_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--port", "0", "--profile", PROFILE, "--max-num-seqs", "1000000"]) == 2
+    assert "give a smaller --max-num-seqs" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_a_bound_of_our_own_delays_but_latency_counts_from_the_due_time() -> Non
 
         endpoint.seen = seen
 
-    load = workload(Arrival("constant", 400), duration_s=0.1, in_flight_max=2)
+    load = workload(Arrival("constant", 40_000), duration_s=0.001, in_flight_max=2)
     runner, tally, _ = played(
         load, STREAM, *[chunk(token())] * 30, chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n", during=watch
     )

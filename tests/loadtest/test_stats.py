@@ -74,7 +74,7 @@ def test_gaps_are_shared_by_the_tokens_that_came_together(
 
 
 def figures(*records: Any, slo: Slo | None = None, **more: Any) -> dict[str, Any]:
-    return metrics(tally_of(*records, **more).whole(), slo or Slo(), 10.0)
+    return metrics(tally_of(*records, **more).whole(), slo or Slo(), more.get("from_s", 0.0), 10.0)
 
 
 def test_the_figures_of_known_requests() -> None:
@@ -83,7 +83,6 @@ def test_the_figures_of_known_requests() -> None:
         record(due_s=1.0, ttft_s=0.1, itl_s=0.05, tokens=21, flow="g"),
         record(due_s=2.0, ending=Ending.STATUS, status=429, queue_s=0.5),
         record(due_s=0.5, ending=Ending.INTERRUPTED),
-        record(due_s=0.1, warmup=True),
     ]
     found = figures(*records, slo=Slo(0.2, 0.06))
     assert (found["requests"], found["successes"], found["success_rate"], found["interrupted"]) == (3, 2, 0.666667, 1)
@@ -117,10 +116,24 @@ def test_full_load_counts_what_came_in_its_time() -> None:
     assert found["requests_per_s"] == pytest.approx(2 / 10)
 
 
+def test_work_carried_over_from_the_warm_up_counts_for_rates_alone() -> None:
+    early = record(due_s=0.0, ttft_s=1.0, itl_s=0.5, tokens=9, warmup=True)  # 1.0 to 5.0 s
+    plain = record(due_s=0.0, first_s=None, last_s=None, events=0, output_tokens=5, warmup=True, ended_s=3.0)
+    over = record(due_s=0.0, ttft_s=1.0, itl_s=0.01, tokens=9, warmup=True)  # ended before
+    failed = record(due_s=0.0, ending=Ending.RESET, warmup=True, ended_s=9.0)
+    counted = record(due_s=3.0, ttft_s=1.0, itl_s=0.5, tokens=9)  # 4.0 to 8.0 s
+    found = figures(early, plain, over, failed, counted, from_s=2.0, until_s=6.0)
+    assert (found["requests"], found["output_tokens"], found["itl_ms"]["count"]) == (1, 9, 8)
+    assert found["window_s"] == 6.0
+    assert found["requests_per_s"] == pytest.approx(3 / 6)
+    assert found["output_tokens_per_s"] == pytest.approx((9 + 7 + 5) / 6)
+    assert found["total_tokens_per_s"] == pytest.approx((9 + 7 + 5 + 15) / 6)
+
+
 def test_no_requests_are_no_figures() -> None:
     found = figures()
     assert (found["requests"], found["requests_per_s"], found["ttft_ms"], found["success_rate"]) == (0, 0, None, 0)
-    assert metrics(tally_of().whole(), Slo(), 0.0)["steady"] == {
+    assert metrics(tally_of().whole(), Slo(), 0.0, 0.0)["steady"] == {
         "seconds": 0, "requests_per_s": 0, "output_tokens_per_s": 0,
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -66,12 +67,14 @@ def run(
     seed: int = 0,
     announce: Callable[[str], None] = lambda url: None,
     follow_stdin: bool = False,
+    max_seqs: int | None = None,
 ) -> int:
     """Serve the named profile; 0 after SIGTERM, SIGINT or, with `follow_stdin`, the end of standard input (a pipe).
 
-    `announce(base_url)` is called once it listens. Raises ValueError for an unknown profile or a speed of 0 or less,
-    OSError for a taken port.
+    `max_seqs` replaces the profile's. `announce(base_url)` is called once it listens. Raises ValueError for an unknown
+    profile, a speed of 0 or less, or more sequences than a step has tokens, and OSError for a taken port.
     """
-    app = create_app(profile_named(profile), speed, seed)
+    chosen = profile_named(profile)
+    app = create_app(replace(chosen, max_seqs=max_seqs or chosen.max_seqs), speed, seed)
     asyncio.run(serve(app, host, port, announce, follow_stdin))
     return 0
