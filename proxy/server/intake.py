@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.tenant_counters import OTHER
 from proxy.server.errors import BY_CODE, BY_OUTCOME, INVALID, Refusal
 from proxy.server.tenancy import Tenancy
 from proxy.types import Outcome, Ticket
@@ -218,11 +219,12 @@ class Intake:
         if not model:
             raise Rejected(BY_CODE["invalid_value"], detail="The field model is required.", param="model")
         if not self.models.knows(model):
+            inbound.model = OTHER  # the name itself came from outside and is nobody's
             raise Rejected(BY_CODE["model_not_found"], param="model")
         if rule.models is not None and model not in rule.models:
             raise Rejected(BY_CODE["model_not_allowed"], param="model")
         choice = choose_class(self.config.classes, rule, head.priorities, facts)
-        inbound.model = model if model.isascii() and model.isprintable() else "other"
+        inbound.model = model if model.isascii() and model.isprintable() else OTHER
         inbound.streaming = facts.stream
         inbound.class_name = self.config.classes[choice.class_index].name
         inbound.clamped, inbound.unknown_priority = choice.clamped, choice.unknown

@@ -25,7 +25,7 @@ export function rate(perSecond) {
 export function millis(value) {
   if (!known(value)) return NONE;
   if (value === 0) return "0 ms";
-  if (value >= 10000) return `${(value / 1000).toFixed(1)} s`;
+  if (value >= 1000) return `${Number((value / 1000).toFixed(value < 10000 ? 2 : 1))} s`;
   return `${value < 10 && !Number.isInteger(value) ? value.toFixed(1) : whole.format(Math.round(value))} ms`;
 }
 
