@@ -13,13 +13,14 @@ import re
 import orjson
 
 from proxy.wire.errors import invalid_json
-from proxy.wire.facts import KEYS, MEDIA_BODY_BYTES_MIN, RequestFacts, build_facts
+from proxy.wire.facts import KEYS, MEDIA_BODY_BYTES_MIN, MEDIA_BYTES_MIN, RequestFacts, build_facts
 from proxy.wire.routes import Route
 from proxy.wire.scan import BodyScanner
 
 WHOLE_BYTES_MAX = 1_048_576  # bodies above this are scanned piece by piece
 
 _MARKS = {key: b'"' + key.encode() + b'"' for key in KEYS}
+_PLAIN_MESSAGE = {"role", "content"}
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 
 
@@ -33,8 +34,8 @@ def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts
         raise invalid_json("The body must be a JSON object.")
     if (
         "priority" in document
-        or (len(body) >= MEDIA_BODY_BYTES_MIN and b'"data' in body)
-        or (not _is_compact(document, body) and _ambiguous(document, body))
+        or (len(body) >= MEDIA_BODY_BYTES_MIN and not _is_text(document) and b'"data' in body)
+        or (not _is_unambiguous(document, body) and _may_repeat(document, body))
     ):
         scanner = BodyScanner(route, max_choices)
         scanner.feed(body)
@@ -44,15 +45,37 @@ def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts
     return build_facts(document, len(body), None, prompts, None, route, max_choices)
 
 
-def _is_compact(document: dict[str, object], body: bytes) -> bool:
-    """Whether the body equals its re-encoding. The encoder gives up at a depth of 254, the parser at 1024."""
+def _is_text(document: dict[str, object]) -> bool:
+    """Whether a document holds nothing but short values and plain messages, so that no media has to be looked for."""
+    for key, value in document.items():
+        if key == "messages" and isinstance(value, list):
+            if not all(isinstance(one, dict) and _is_plain_message(one) for one in value):
+                return False
+        elif isinstance(value, list | dict) or (isinstance(value, str) and len(value) >= MEDIA_BYTES_MIN):
+            return False
+    return True
+
+
+def _is_plain_message(message: dict[str, object]) -> bool:
+    return message.keys() <= _PLAIN_MESSAGE and not isinstance(message.get("content"), list | dict)
+
+
+def _is_unambiguous(document: dict[str, object], body: bytes) -> bool:
+    """Whether no key stands twice, at any depth: the body equals its re-encoding, or has as many quotes.
+
+    Only `\\u0022` is a quote that an encoder writes otherwise, and what is dropped as a repetition has at least two.
+    """
     try:
-        return orjson.dumps(document) == body
-    except TypeError:
+        encoded = orjson.dumps(document)
+    except TypeError:  # the encoder gives up at a depth of 254, the parser at 1024
         return False
+    if encoded == body:
+        return True
+    # The search for one sign is several times as fast as that for two.
+    return (b"\\" not in body or b"\\u" not in body) and encoded.count(b'"') == body.count(b'"')
 
 
-def _ambiguous(document: dict[str, object], body: bytes) -> bool:
+def _may_repeat(document: dict[str, object], body: bytes) -> bool:
     """Whether a key that is read may stand twice, or spelled with escapes, at the top level."""
     if b"\\u00" in body and _ESCAPED_LETTER.search(body):
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from random import Random
-from time import perf_counter
+from time import thread_time
 
 from proxy.admission.ceiling import MemoryBound
 from proxy.admission.limits import LimitConfig
@@ -46,9 +46,9 @@ class Bench:
         self.next_id = 0
 
     def time(self, kind: str, event: Callable[[], Decisions]) -> None:
-        started = perf_counter()
+        started = thread_time()
         decisions = event()
-        self.times.setdefault(kind, []).append(perf_counter() - started)
+        self.times.setdefault(kind, []).append(thread_time() - started)
         for dispatch in decisions.dispatches:
             ticket = self.waiting.pop(dispatch.ticket.id)
             self.running.append(ticket)
@@ -92,10 +92,10 @@ def decisions_alone(bench: Bench) -> None:
 
     def timed(*arguments: object) -> None:
         granted = bench.dispatcher._board.granted
-        started = perf_counter()
+        started = thread_time()
         run(*arguments)  # type: ignore[arg-type]
         kind = "decision" if bench.dispatcher._board.granted > granted else "no seat"
-        bench.times.setdefault(kind, []).append(perf_counter() - started)
+        bench.times.setdefault(kind, []).append(thread_time() - started)
 
     pump.run = timed  # type: ignore[method-assign, assignment]
 

@@ -50,6 +50,7 @@ def test_not_a_json_object(body: bytes) -> None:
     [
         (b'{"model":"a","model":"b"}', "model"),
         (b'{"mod\\u0065l":"a","model":"b"}', "model"),
+        (b'{"model":"a", "x":"\\u0022", "model":"b"}', "model"),
         (b'{"mod\\u0065l":"a","m\\u006Fdel":"b"}', "model"),
         (b'{"n":1,"x":"n","n":1}', "n"),
         (b'{"priority":1,"priority":2}', "priority"),
@@ -180,6 +181,17 @@ def test_media_is_counted_by_item(part: dict[str, object], media_bytes: int, tok
     body = json.dumps({"messages": [{"content": [part]}]}).encode()
     text_bytes = len(body) - media_bytes
     assert facts_of(body).estimate == WorkEstimate(text_bytes // 4 + tokens, text_bytes // 16)
+
+
+@pytest.mark.parametrize("document", [{"messages": "data:,"}, {"messages": ["data:,"]}, {"input": "data:,"}])
+def test_media_is_looked_for_in_bodies_of_any_shape(document: dict[str, object]) -> None:
+    body = json.dumps(document | {"data": BASE64}).encode()
+    assert facts_of(body).estimate.prompt_floor < 10
+
+
+def test_text_that_speaks_of_media_is_text() -> None:
+    body = json.dumps({"messages": [{"content": BASE64 + '{"data:image/png;base64,": 1}'}, {"role": "a"}]}).encode()
+    assert facts_of(body).estimate == WorkEstimate(len(body) // 4, len(body) // 16)
 
 
 def test_media_in_a_small_body_counts_as_text() -> None:
