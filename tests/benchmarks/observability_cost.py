@@ -1,0 +1,133 @@
+"""What watching costs: python -m tests.benchmarks.observability_cost
+
+Microseconds per request of counting, logging and tracing (off, on, sampled), and milliseconds of the page of metrics
+with 200 label sets, of the state document and of one row of the status page's history. Figures are medians of 5 runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from time import perf_counter, thread_time
+
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from proxy.adapters.gauges import Scrape
+from proxy.adapters.logs import LogConfig, configure
+from proxy.adapters.metrics import Metrics, MetricsConfig
+from proxy.adapters.metrics_page import MetricsPage
+from proxy.adapters.records import RequestRecord
+from proxy.adapters.spans import SpanMaker
+from proxy.server.history import History
+from proxy.server.state import state_document
+from proxy.types import Outcome
+from proxy.wire.headers import HeadReader
+from proxy.wire.trace_context import TraceContext
+from proxy.wire.traced_heads import TracedHeads
+from tests.snapshots import TARGETS, snapshot, upstream
+
+REPEATS = 5
+MODELS, CLASSES = 100, ("high", "low")  # 200 label sets
+HEAD = [
+    (b"host", b"proxy"), (b"authorization", b"Bearer key"), (b"content-type", b"application/json"),
+    (b"content-length", b"300"), (b"accept", b"*/*"), (b"user-agent", b"client/1.0"), (b"accept-encoding", b"gzip"),
+    (b"x-stainless-lang", b"python"), (b"x-stainless-retry-count", b"0"),
+    (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+]  # fmt: skip
+RECORD = RequestRecord(
+    "r-1", "/v1/chat/completions", Outcome.SUCCESS, 200, 4.0, "acme", "high", "model-0", "vllm-0", True, 1.0, 1.7, 0.6,
+    0.02, 100, 20, 64, True,
+)  # fmt: skip
+
+
+class Nowhere(SpanExporter):
+    """Spans end here."""
+
+    def export(self, spans: object) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
+def median(measure: Callable[[], float]) -> float:
+    return statistics.median(measure() for _ in range(REPEATS))
+
+
+def per_call_us(call: Callable[[], object], count: int = 20_000) -> float:
+    def run() -> float:
+        started = thread_time()
+        for _ in range(count):
+            call()
+        return (thread_time() - started) / count * 1e6
+
+    return median(run)
+
+
+def show(what: str, value: float, unit: str) -> None:
+    print(f"{what:<58}{value:>9.3f} {unit}")
+
+
+def off(record: RequestRecord) -> None:
+    """All that is done for tracing at the end of a request while it is off."""
+    if record.trace is not None:
+        raise AssertionError
+
+
+def nothing(record: RequestRecord) -> None:
+    """The cost of measuring."""
+
+
+def requests() -> None:
+    metrics = Metrics(MetricsConfig(CLASSES, version="1"))
+    show("count a request in all metrics", per_call_us(lambda: metrics.request_ended(RECORD)), "us")
+    sink = os.open(os.devnull, os.O_WRONLY)
+    log = configure(LogConfig(format="json"), sink)
+    show("hand over its log line", per_call_us(lambda: log.request(RECORD), 5_000), "us")
+    log.close()
+    os.close(sink)
+    idle = per_call_us(lambda: nothing(RECORD), 200_000)
+    show("tracing off: the check at the end", max(0.0, per_call_us(lambda: off(RECORD), 200_000) - idle), "us")
+    plain, traced = HeadReader(), TracedHeads(b"x-tenant-id", (b"x-priority", b"x-request-priority"), 0.01, Random(1))
+    untraced_us = per_call_us(lambda: plain.read(HEAD))
+    show("tracing on: read and write traceparent", per_call_us(lambda: traced.read(HEAD)) - untraced_us, "us")
+    maker = SpanMaker(BatchSpanProcessor(Nowhere()), lambda name: "vllm")
+    sampled = replace(RECORD, trace=TraceContext(1, 2, 3, 4, True))
+    show("tracing on, sampled: two spans", per_call_us(lambda: maker.ended(sampled), 2_000), "us")
+    maker.close()
+
+
+async def render(page: MetricsPage) -> tuple[float, float]:
+    """Milliseconds of one rendering, and the longest that another task had to wait meanwhile."""
+    started = last = perf_counter()
+    rendering = asyncio.ensure_future(page.render(openmetrics=False))
+    worst = 0.0
+    while not rendering.done():
+        await asyncio.sleep(0)
+        now = perf_counter()
+        worst, last = max(worst, now - last), now
+    return (perf_counter() - started) * 1e3, worst * 1e3
+
+
+def pages() -> None:
+    metrics = Metrics(MetricsConfig(CLASSES, version="1"))
+    for number in range(MODELS):
+        for class_name in CLASSES:
+            metrics.request_ended(replace(RECORD, model=f"model-{number}", class_name=class_name))
+    ones = [upstream(f"vllm-{number}") for number in range(8)]
+    scrape = Scrape(metrics, lambda: snapshot(*ones), lambda: TARGETS)
+    show("copy 200 label sets, on the loop", per_call_us(scrape, 50) / 1e3, "ms")
+    pairs = [asyncio.run(render(MetricsPage(scrape))) for _ in range(REPEATS)]
+    show("render them, in a thread", statistics.median(whole for whole, _ in pairs), "ms")
+    show("longest pause of the loop meanwhile", statistics.median(pause for _, pause in pairs), "ms")
+    now = snapshot(*ones)
+    document = per_call_us(lambda: state_document(now, TARGETS, {}, metrics.outcomes(), metrics.totals()), 200)
+    show("state document of 8 upstreams", document / 1e3, "ms")
+    history = History()
+    show("a row of the history, once a second", per_call_us(lambda: history.note(now, TARGETS, {}), 1_000) / 1e3, "ms")
+
+
+if __name__ == "__main__":
+    requests()
+    pages()
