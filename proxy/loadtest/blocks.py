@@ -23,7 +23,8 @@ th:first-child,td:first-child{text-align:left}th{background:#f3f6f8;font-weight:
 .bars{display:grid;grid-template-columns:max-content 1fr max-content;gap:.3em .8em;align-items:center}
 .bars{margin:.4em 0 1.2em}
 .bars i{display:block;height:1.1em;border-radius:2px;min-width:1px}.bars b{grid-column:1/-1;font-weight:600}
-svg{max-width:100%;height:auto;display:block;margin:1em 0}li{margin:.25em 0}.warning{color:#a33a10}
+svg{width:calc(50% - .4em);height:auto;margin:.6em 0}@media(max-width:50em){svg{width:100%}}
+li{margin:.25em 0}.warning{color:#a33a10}
 pre{background:#f3f6f8;padding:1em;overflow:auto;border-radius:4px}
 """
 
@@ -153,7 +154,8 @@ def _page_bars(block: Bars) -> str:
     rows = [f"<b>{escape(block.title)}</b>"]
     for index, (name, value) in enumerate(block.values):
         share = 100 * value / block.top if block.top > 0 else 0.0
-        fill = f"width:{share:.1f}%;background:{COLOURS[index % len(COLOURS)]}"
+        colour = COLOURS[index] if len(block.values) == 2 else COLOURS[0]  # two: compared; more: one series
+        fill = f"width:{share:.1f}%;background:{colour}"
         rows.append(
             f'<span>{escape(name)}</span><span><i style="{fill}"></i></span>'
             f"<span>{amount(value)} {escape(block.unit)}</span>"

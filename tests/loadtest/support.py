@@ -76,6 +76,7 @@ class Scripted:
     first: list[tuple[bytes, ...]] = field(default_factory=list)
     pages: dict[str, bytes] = field(default_factory=lambda: {"/v1/models": MODELS})
     asked: list[Said] = field(default_factory=list)
+    puts: bytes = b""
     seen: Callable[[Said], None] = lambda said: None
     url: str = ""
 
@@ -88,6 +89,10 @@ class Scripted:
                 said = Said(line, headers, await reader.readexactly(int(headers.get("content-length", 0))))
                 if line.startswith("GET"):
                     writer.write(self.pages.get(line.split()[1], whole({}, 404)))
+                    continue
+                if line.startswith("PUT"):
+                    self.seen(said)
+                    writer.write(self.puts)
                     continue
                 self.asked.append(said)
                 self.seen(said)
