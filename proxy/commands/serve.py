@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 READABLE = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}  # a listener on all addresses, as one can call it
+NO_UPSTREAM = "{}: upstreams: none is given; add one, or --upstream URL"
 EMBEDDED = """\
 penstock {version}: no configuration and no upstream given, so an embedded SIMULATED engine answers ({profile}).
 Its texts are made up. For your own engine: penstock serve --upstream http://127.0.0.1:8000"""
@@ -57,7 +58,7 @@ def run(arguments: Namespace) -> int:
         say(f"penstock {__version__}: {len(settings.upstreams)} upstream(s), configuration {settings.hash()}")
         return _serve(arguments, overrides, settings, embedded=False)
     if arguments.config is not None:
-        raise CommandError(f"{arguments.config}: upstreams: none is given; add one, or --upstream URL", code=WRONG_USE)
+        raise CommandError(NO_UPSTREAM.format(arguments.config), code=WRONG_USE)
     say(EMBEDDED.format(version=__version__, profile=arguments.profile))
     model = engine_profile(arguments.profile).model
     options = [f"--{name}={getattr(arguments, name)}" for name in ("profile", "speed", "seed")]
@@ -82,7 +83,13 @@ def overrides_of(arguments: Namespace) -> dict[str, Any]:
 
 def _serve(arguments: Namespace, overrides: dict[str, Any], settings: Settings, embedded: bool) -> int:
     from proxy.server.app import StartError, serve
-    from proxy.settings import load
+    from proxy.settings import ConfigError, load
+
+    def reload() -> Settings:
+        found = load(arguments.config, overrides, os.environ)
+        if not found.upstreams:
+            raise ConfigError([NO_UPSTREAM.format(arguments.config)])
+        return found
 
     def announce(public_url: str, admin_url: str) -> None:
         say(f"public  {public_url}")
@@ -92,7 +99,7 @@ def _serve(arguments: Namespace, overrides: dict[str, Any], settings: Settings, 
     try:
         return serve(
             settings,
-            reload=lambda: load(arguments.config, overrides, os.environ),
+            reload=reload,
             announce=announce,
             embedded=embedded,
             record=arguments.record,

@@ -161,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
         assert inbound is not None
         inbound.method = self.parser.get_method()
         inbound.version = self.parser.get_http_version()
-        inbound.keep_alive = self.parser.should_keep_alive()
+        inbound.keep_alive = self.parser.should_keep_alive() and not self.listener.draining
         inbound.head_bytes, self.head_bytes = self.head_bytes, 0
         self.inbox.append(inbound)
 

@@ -13,6 +13,7 @@ from proxy.server.intake import Intake, Rejected
 from proxy.types import Outcome
 
 IDLE_S = 75.0  # nginx's keepalive_timeout
+LAST_CALL_S = 0.25  # at a shutdown: time for a request that is on its way to come in
 
 
 class Bounds(Protocol):
@@ -65,7 +66,7 @@ def sweep(connection: Watched, now: float) -> None:
     elif connection.parsing is not None:
         if now - connection.since_s > connection.listener.head_timeout_s:
             connection.refuse_now(connection.parsing, BY_OUTCOME[Outcome.HEAD_TIMEOUT])
-    elif now - connection.since_s > IDLE_S or connection.listener.draining:
+    elif now - connection.since_s > (LAST_CALL_S if connection.listener.draining else IDLE_S):
         connection.closing = True
         transport.close()
 

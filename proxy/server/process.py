@@ -35,6 +35,7 @@ from proxy.dispatcher import Dispatcher, Snapshot
 from proxy.server import assembly, fleet
 from proxy.server.admin import AdminListener
 from proxy.server.catalog import Catalog
+from proxy.server.deadlines import LAST_CALL_S
 from proxy.server.intake import Intake
 from proxy.server.public import Listener
 from proxy.server.tenancy import Tenancy
@@ -126,10 +127,17 @@ class Process:
                     self.recorder = None
 
     async def end_service(self) -> None:
-        """Not ready, then closed to new connections; what waits is refused, what runs may finish, for a while."""
+        """Not ready, then closed to new connections; what waits is refused, what runs may finish, for a while.
+
+        A client that has just connected, or whose next request crosses our goodbye, is served once more.
+        """
         listen = self.settings.listen
-        if listen.drain_delay_s:
-            await asyncio.sleep(listen.drain_delay_s)
+        self.listener.let_go()
+        await asyncio.sleep(listen.drain_delay_s)
+        self.listener.close_sockets()
+        last_call_s = self.clock() + LAST_CALL_S
+        while self.listener.quiet() and self.clock() < last_call_s:  # noqa: ASYNC110 - they end one by one
+            await asyncio.sleep(0.02)
         self.listener.stop_accepting()
         self.gate.perform(self.dispatcher.drain(self.clock()))
         deadline_s = self.clock() + listen.drain_timeout_s

@@ -87,6 +87,12 @@ class Listener:
         return self.light if route is not None and route.work is Work.LIGHT else self.relay
 
     # ---- connections ----
+    def sweep(self) -> None:
+        """Look at the deadlines of every connection."""
+        now = self.clock()
+        for connection in tuple(self.connections):
+            connection.sweep(now)
+
     def opened(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
         if len(self.connections) - len(self.held) > self.config.max_connections:
@@ -104,16 +110,29 @@ class Listener:
         """Look at every deadline twice a second, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = self.clock()
-            for connection in tuple(self.connections):
-                connection.sweep(now)
+            await asyncio.sleep(0)  # after a standstill, what clients sent meanwhile is read before it is missed
+            self.sweep()
 
     # ---- out of service ----
-    def stop_accepting(self) -> None:
-        """Close the listening sockets. Open connections end after the request that they carry."""
-        self.draining = self.intake.draining = True
+    def let_go(self) -> None:
+        """From now on no connection is kept for a further request."""
+        self.draining = True
+        self.sweep()
+
+    def close_sockets(self) -> None:
+        """Nobody else comes in."""
+        self.let_go()
         if self._server is not None:
             self._server.close()
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets, and refuse what open connections still send."""
+        self.intake.draining = True
+        self.close_sockets()
+
+    def quiet(self) -> bool:
+        """Whether connections are open that carry no request: one may be on its way."""
+        return any(connection.exchange is None and not connection.inbox for connection in self.connections)
 
     def busy(self) -> list[Exchange]:
         """Exchanges that have not ended."""

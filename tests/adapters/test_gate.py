@@ -159,7 +159,9 @@ def test_the_loop_expires_every_50_ms_ticks_twice_a_second_and_measures_how_late
             nonlocal now
             waits.append(wait_s)
             now += wait_s + (1.0 if len(waits) == 30 else 0.0)
-            if len(waits) == 31:
+            if len(waits) == 30:
+                shell.gate.lanes["u0"].gap_s, shell.gate.lanes["u0"].events = 9.0, 3
+            if len(waits) == 32:
                 raise asyncio.CancelledError
 
         monkeypatch.setattr(asyncio, "sleep", wait)
@@ -168,6 +170,8 @@ def test_the_loop_expires_every_50_ms_ticks_twice_a_second_and_measures_how_late
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(scenario())
     assert waits[:29] == pytest.approx([EXPIRE_S] * 29)
+    assert waits[30] == 0.0, "what came while it stood still is read first"
+    assert shell.gate.lanes["u0"].reading().gap_s == 0.0, "and its gaps are not the engine's"
     assert calls == {"expire": 30, "tick": 30 * EXPIRE_S // TICK_S + 1, "sweep": 30 * EXPIRE_S // TICK_S + 1}
     assert shell.count(m.LOOP_LAG) == 30
 

@@ -14,7 +14,7 @@ import pytest
 from proxy.cli import main
 from proxy.commands.serve import end_with_stdin
 from proxy.server import app
-from proxy.settings import Settings
+from proxy.settings import ConfigError, Settings
 
 
 class App:
@@ -58,6 +58,15 @@ def test_the_command_line_wins_and_survives_a_reload(served: App, tmp_path: Path
     assert (served.options["embedded"], served.options["record"], served.options["checks"]) == (False, path, False)
     assert main([*line.split(), "--check-invariants"]) == 0
     assert served.options["checks"] is True
+
+
+def test_a_reload_that_would_leave_no_upstream_is_refused(served: App, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("upstreams: [{url: 'http://file:1'}]")
+    assert main(["serve", "--config", str(path)]) == 0
+    path.write_text("log: {level: info}")
+    with pytest.raises(ConfigError, match=r"c\.yaml: upstreams: none is given; add one"):
+        served.options["reload"]()
 
 
 def test_without_an_upstream_a_simulated_engine_answers_and_says_so(

@@ -65,6 +65,21 @@ def test_idle_time_starts_after_each_answer_and_a_drain_ends_it() -> None:
     assert (client.transport.ended, edge.outcomes()) == (True, ["success"] * 2)
 
 
+def test_at_a_drain_a_request_that_is_on_its_way_is_still_served() -> None:
+    edge = slow_edge()
+    clients = [edge.client(), edge.client(post())]
+    edge.shell.answer(said())  # now idle, just as the one that has just connected
+    edge.listener.let_go()
+    assert [client.transport.ended for client in clients] == [False, False]
+    for client in clients:
+        client.take()
+        client.send(post())
+        edge.shell.answer(said())
+        assert b"connection: close" in client.take().lower()
+    assert edge.outcomes() == ["success"] * 3
+    assert all(client.transport.ended for client in clients)
+
+
 def test_a_draining_listener_waits_for_the_request_that_runs() -> None:
     edge = slow_edge()
     client = edge.client(stream())

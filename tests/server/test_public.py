@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.server import public
+from proxy.server import deadlines, public
 from proxy.server.public import Listener
 from tests.adapters.shell import CHAT, Shell, said
 from tests.server.edge import Edge, post, until
@@ -98,6 +98,7 @@ def test_tls() -> None:
 
 def test_the_deadlines_are_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(public, "SWEEP_S", 0.001)
+    monkeypatch.setattr(deadlines, "LAST_CALL_S", -1.0)
 
     async def scene(listener: Listener) -> None:
         looking = asyncio.get_running_loop().create_task(listener.run())
@@ -148,6 +149,20 @@ def test_the_bound_counts_only_those_that_are_read() -> None:
         assert client.transport.reading
         client.leave()
     assert clients[-1].transport.reading
+
+
+def test_quiet_connections_are_those_whose_request_may_be_on_its_way() -> None:
+    edge = Edge()
+    busy = edge.client(post())
+    edge.client(post()[:-1])
+    assert not edge.listener.quiet()
+    idle = edge.client()
+    assert edge.listener.quiet()
+    idle.leave()
+    assert not edge.listener.quiet()
+    edge.shell.answer(said())
+    assert edge.listener.quiet()
+    assert busy.take()
 
 
 def test_abort_ends_every_connection_and_its_request() -> None:
