@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -74,8 +75,7 @@ class Direction(StrEnum):
     DOWN = "down"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkEstimate:
+class WorkEstimate(NamedTuple):
     """Size of a request before it runs.
 
     `prompt_tokens` is the estimate, `prompt_floor` a lower bound (text bytes / 16) that alone may justify a refusal,
@@ -88,8 +88,7 @@ class WorkEstimate:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts that the engine reported (all >= 0)."""
 
     prompt_tokens: int = 0
@@ -128,8 +127,7 @@ class Ticket:
     cost: float = 0.0  # charged to the flow at dispatch
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One finished, successful request, as the sizer sees it. The clock starts at dispatch, never at arrival."""
 
     work: Work
@@ -189,8 +187,7 @@ class Step:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """Decision: run this ticket at this upstream now. Its permit is held until `finished` or `failed`."""
 
     ticket: Ticket
