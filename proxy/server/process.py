@@ -134,7 +134,7 @@ class Process:
         listen = self.settings.listen
         self.listener.let_go()
         await asyncio.sleep(listen.drain_delay_s)
-        self.listener.close_sockets()
+        await self.listener.close_sockets()
         last_call_s = self.clock() + LAST_CALL_S
         while self.listener.quiet() and self.clock() < last_call_s:  # noqa: ASYNC110 - they end one by one
             await asyncio.sleep(0.02)

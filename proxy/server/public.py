@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from proxy.adapters.forward import Exchange
@@ -19,6 +21,7 @@ from proxy.types import Work
 
 SWEEP_S = 0.5
 BACKLOG = 4096
+ENTER_S = 1.0  # for the TLS handshakes of those who come in last
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +122,29 @@ class Listener:
         self.draining = True
         self.sweep()
 
-    def close_sockets(self) -> None:
-        """Nobody else comes in."""
+    async def close_sockets(self) -> None:
+        """Nobody else comes in. The kernel resets what it holds for a socket that is closed: those are let in first."""
         self.let_go()
+        listening = [socket.socket(fileno=os.dup(one.fileno())) for one in self._server.sockets] if self._server else []
+        self.stop_listening()
+        waiting = [peer for one in listening for peer in accept_all(one)]
+        loop = asyncio.get_running_loop()
+        entering = [
+            loop.connect_accepted_socket(lambda: ClientConnection(self), peer, ssl=self.config.tls) for peer in waiting
+        ]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENTER_S):
+                await asyncio.gather(*entering, return_exceptions=True)
+
+    def stop_listening(self) -> None:
         if self._server is not None:
             self._server.close()
 
     def stop_accepting(self) -> None:
         """Close the listening sockets, and refuse what open connections still send."""
         self.intake.draining = True
-        self.close_sockets()
+        self.stop_listening()
+        self.let_go()
 
     def quiet(self) -> bool:
         """Whether connections are open that carry no request: one may be on its way."""
@@ -142,3 +158,16 @@ class Listener:
         for connection in tuple(self.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+
+
+def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
+    """Every connection that waits at the socket, which is closed right after the last."""
+    with listening:
+        listening.setblocking(False)
+        while True:
+            try:
+                peer, _ = listening.accept()
+            except OSError:  # BlockingIOError: nobody waits
+                return
+            peer.setblocking(False)
+            yield peer

@@ -16,6 +16,7 @@ from tests.adapters.shell import CHAT, Shell, said
 from tests.server.edge import Edge, post, until
 
 CERTIFICATES = Path(__file__).parent.parent / "adapters" / "certificates"
+HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
 TOKENIZE = post(b'{"model":"m"}', "/tokenize")
 
 
@@ -34,7 +35,7 @@ def play(scene: Callable[[Listener], Coroutine[Any, Any, None]], **listen: Any) 
 
 async def ask(port: int, tls: ssl.SSLContext | None = None) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
-    writer.write(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    writer.write(HEALTH)
     answer = await reader.read()
     writer.close()
     return answer
@@ -85,9 +86,39 @@ def test_a_taken_port_is_an_error_unless_it_is_shared() -> None:
     play(shared, reuse_port=True)
 
 
+def server_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATES / "valid.pem", CERTIFICATES / "key.pem")
+    return context
+
+
+def test_who_has_connected_before_the_sockets_close_is_let_in() -> None:
+    async def scene(listener: Listener) -> None:
+        address = ("127.0.0.1", listener.port)
+        with closing(socket.create_connection(address)) as client:  # the loop has not seen it yet
+            await listener.close_sockets()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+            client.setblocking(False)
+            client.send(HEALTH)
+            assert (await asyncio.get_running_loop().sock_recv(client, 100)).startswith(b"HTTP/1.1 200 ")
+
+    play(scene)
+
+
+def test_the_last_handshakes_are_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public, "ENTER_S", 0.05)
+
+    async def scene(listener: Listener) -> None:
+        with closing(socket.create_connection(("127.0.0.1", listener.port))):
+            await asyncio.wait_for(listener.close_sockets(), 2)
+            assert not listener.connections
+
+    play(scene, tls=server_tls())
+
+
 def test_tls() -> None:
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    server.load_cert_chain(CERTIFICATES / "valid.pem", CERTIFICATES / "key.pem")
+    server, client = server_tls(), ssl.create_default_context()
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
 
     async def scene(listener: Listener) -> None:
