@@ -105,6 +105,7 @@ def test_without_tracing_the_header_passes_as_it_came_and_no_log_line_names_it(t
 
 def test_a_collector_that_is_away_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{HOST}:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     engine = ScriptedUpstream()
     config = settings(upstream("main", engine.url, "m"), tracing={"enabled": True, "sample_ratio": 1})
     with running(tmp_path, config) as proxy, RawClient(proxy.port) as client:

@@ -141,7 +141,8 @@ function showTile(box, tile) {
 
 // ---- upstreams ----
 function seatsBar(node, one) {
-  const top = Math.max(one.ceiling_seats ?? 0, one.limit, one.in_flight, 1);
+  const used = Math.max(one.limit, one.in_flight, 1);
+  const top = say.known(one.ceiling_seats) && one.ceiling_seats <= 3 * used ? Math.max(used, one.ceiling_seats) : 1.25 * used;
   fill(node.children[0], one.in_flight / top);
   fill(node.children[1], one.limit / top);
   const ceiling = say.known(one.ceiling_seats) ? `, memory ceiling ${say.count(one.ceiling_seats)} (${one.ceiling_source})` : "";
