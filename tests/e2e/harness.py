@@ -34,12 +34,10 @@ class ProxyProcess:
     """`penstock serve` on free ports with a configuration of its own."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.port, self.admin_port = free_port(), free_port()
-        self.log_path = folder / "log.txt"
-        listen = {"host": HOST, "port": self.port, **settings.get("listen", {})}
-        config = {**settings, "listen": listen, "admin": {"host": HOST, "port": self.admin_port}}
-        self.config_path = folder / "penstock.yaml"
-        self.config_path.write_text(yaml.safe_dump(config))
+        folder.mkdir(exist_ok=True)
+        self.port, self.admin_port = settings.get("listen", {}).get("port") or free_port(), free_port()
+        self.log_path, self.config_path = folder / "log.txt", folder / "penstock.yaml"
+        self.configure(settings)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         environment["PYTHONPATH"] = str(ROOT)
         with self.log_path.open("wb") as log:
@@ -47,6 +45,12 @@ class ProxyProcess:
                 [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path), "--check-invariants"],
                 stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
             )  # fmt: skip
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the file that a start or a reload reads."""
+        listen = {"host": HOST, **settings.get("listen", {}), "port": self.port}
+        admin = {**settings.get("admin", {}), "host": HOST, "port": self.admin_port}
+        self.config_path.write_text(yaml.safe_dump({**settings, "listen": listen, "admin": admin}))
 
     def wait_alive(self, path: str = "/health") -> ProxyProcess:
         def alive() -> bool:
