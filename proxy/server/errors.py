@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from proxy.server.own_head import own_lines
 from proxy.types import Outcome
 from proxy.wire.errors import ErrorStyle, error_body, error_event
 
@@ -157,9 +158,9 @@ def render(
         message = f"{message} Request id: {request_id.decode('ascii')}"
     body = error_body(row.code, kind, message, param, style)
     lines = [
-        b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+        b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n"
         b"x-request-id: %b\r\nrequest-id: %b\r\nx-penstock-reason: %b\r\n"
-        % (status, REASONS[status], len(body), request_id, request_id, row.outcome.value.encode()),
+        % (status, REASONS[status], own_lines(), len(body), request_id, request_id, row.outcome.value.encode()),
         extra,
     ]
     if retry_after_s is not None:

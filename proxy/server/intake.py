@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from proxy.adapters.inbound import ByteAccount, Inbound
 from proxy.adapters.tenant_counters import OTHER
 from proxy.server.errors import BY_CODE, BY_OUTCOME, INVALID, Refusal
+from proxy.server.own_head import own_lines
 from proxy.server.tenancy import Tenancy
 from proxy.types import Outcome, Ticket
 from proxy.wire.errors import BadRequest
@@ -159,10 +160,12 @@ class Intake:
 
     def _local(self, inbound: Inbound, body: bytes) -> bytes:
         identity = inbound.request_id.encode()
-        head = (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"x-request-id: %b\r\nrequest-id: %b\r\n%b\r\n"
-            % (len(body), identity, identity, b"" if inbound.keep_alive else b"connection: close\r\n")
+        head = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\nx-request-id: %b\r\nrequest-id: %b\r\n%b\r\n" % (
+            own_lines(),
+            len(body),
+            identity,
+            identity,
+            b"" if inbound.keep_alive else b"connection: close\r\n",
         )
         return head if inbound.method == b"HEAD" else head + body
 
