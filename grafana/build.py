@@ -42,10 +42,13 @@ def queries(panel: Json) -> Iterator[tuple[str, str]]:
 
 
 def _targets(panel: Json) -> list[Json]:
-    targets = []
+    targets: list[Json] = []
     for index, (expression, legend) in enumerate(queries(panel)):
         filled = expression.replace("WHERE", WHERE).replace("RATE", "$__rate_interval")
-        targets.append({"datasource": SOURCE, "expr": filled, "legendFormat": legend, "refId": chr(ord("A") + index)})
+        target: Json = {"datasource": SOURCE, "expr": filled, "legendFormat": legend, "refId": chr(ord("A") + index)}
+        if "histogram_quantile" in filled:
+            target["exemplar"] = True  # where tracing is on, single requests are drawn and lead to their traces
+        targets.append(target)
     return targets
 
 

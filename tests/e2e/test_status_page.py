@@ -115,6 +115,8 @@ async def idle(folder: Path) -> None:
             await check_keyboard(page)
             await check_names(page)
             assert page.complaints == []
+            await page.value("document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">inline</p>')")
+            assert any("Content Security Policy" in one for one in page.complaints), "the policy is not in force"
 
 
 async def check_keyboard(page: Page) -> None:

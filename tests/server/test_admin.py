@@ -348,8 +348,21 @@ def test_the_past_is_remembered_whether_anybody_looks_or_not() -> None:
         status, document, _ = await client.ask("GET", "/admin/history")
         assert (status, document["version"], document["totals"]["good"]) == (200, 1, [4, 4])
         assert document["upstreams"]["vllm-0"]["in_flight"] == [9, 9]
+        client.listener.note()
+        assert len((await client.ask("GET", "/admin/history"))[1]["queued"]) == 3
 
     play(scene)
+
+
+def test_one_copy_of_the_past_serves_all_who_ask_at_one_moment() -> None:
+    async def whole() -> None:
+        async with running(AdminConfig(port=0), step_s=0.0) as client:
+            client.listener.note()
+            for _ in range(2):
+                assert len((await client.ask("GET", "/admin/history"))[1]["queued"]) == 1
+                client.listener.note()
+
+    asyncio.run(whole())
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import * as say from "./words.js";
 const AGAIN_MS = 1500;
 const SILENT_MS = 10000;
 const ROWS_MAX = 50;
+const OLD_S = 5; // older telemetry says what was, not what is
 const past = new Past();
 const charts = new Charts();
 let events = null;
@@ -168,12 +169,13 @@ function showUpstream(card, one) {
   put(part("words"), [seatsBar(part("seats"), one), ...extra.filter(Boolean)].join(" · "));
   latency(part("itl"), one.itl_ms, one.itl_target_ms);
   latency(part("ttft"), one.ttft_ms, one.ttft_target_ms);
-  put(part("running"), say.count(one.engine_running));
-  put(part("waiting"), say.count(one.engine_waiting));
-  put(part("kv"), say.percent(one.engine_kv_usage));
+  const old = one.telemetry_age_s > OLD_S;
+  put(part("running"), say.count(one.engine_running), old ? "old" : "");
+  put(part("waiting"), say.count(one.engine_waiting), old ? "old" : "");
+  put(part("kv"), say.percent(one.engine_kv_usage), old ? "old" : "");
   put(part("promised"), one.ceiling_tokens ? say.percent(one.kv_reserved_tokens / one.ceiling_tokens) : `${say.count(one.kv_reserved_tokens)} tokens`);
-  put(part("preemptions"), say.count(one.engine_preemptions));
-  put(part("age"), say.known(one.telemetry_age_s) ? `${say.span(one.telemetry_age_s)} ago` : "never", one.telemetry_age_s > 5 ? "bad" : "");
+  put(part("preemptions"), say.count(one.engine_preemptions), old ? "old" : "");
+  put(part("age"), say.known(one.telemetry_age_s) ? `${say.span(one.telemetry_age_s)} ago` : "never", old ? "bad" : "");
 }
 
 // ---- lists ----
