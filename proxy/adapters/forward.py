@@ -69,8 +69,7 @@ class Exchange:
         lane.pool.acquire(self, fresh=bool(self.ticket.tried))
 
     def refused(self, refusal: Refuse) -> None:
-        outcome = refusal.outcome
-        now = self.relay.gate.clock()
+        outcome, now = refusal.outcome, self.relay.gate.clock()
         if not self.granted_s:
             self.relay.gate.metrics.queue_left(self.inbound.class_name, outcome.value, now - self.ticket.arrived_s)
         if outcome is Outcome.UPSTREAM_STATUS:
@@ -312,6 +311,8 @@ class Exchange:
             return
         now = self.relay.gate.clock()
         connection, self.connection = self.connection, None
+        if not self.granted_s:
+            self.relay.gate.metrics.queue_left(self.inbound.class_name, outcome.value, now - self.ticket.arrived_s)
         phase = Phase.STREAMING if self.begun else Phase.WAITING if self.granted_s else Phase.QUEUED
         record = self._close(outcome, 499, phase)
         self.relay.gate.cancelled(self.ticket)
@@ -366,8 +367,7 @@ class Exchange:
         return record
 
     def _record(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None) -> RequestRecord:
-        now = self.relay.gate.clock()
-        inbound, ticket = self.inbound, self.ticket
+        now, inbound, ticket = self.relay.gate.clock(), self.inbound, self.ticket
         record = inbound.record(outcome, status, now, phase)
         record.upstream = ticket.upstream
         record.retries = len(ticket.tried)

@@ -60,7 +60,9 @@ REQUEST_DURATION = _histogram(
 TTFT = _histogram(
     "time_to_first_token_seconds", "Receipt to the first body byte sent: the client's view.", TTFT_EDGES_S, *_MC
 )
-TOKENS = _counter("tokens_total", "Tokens that the engines counted.", "model", "direction")
+TOKENS = _counter(
+    "tokens_total", "Tokens that the engines counted; estimated for streams without usage.", "model", "direction"
+)
 CACHED_TOKENS = _counter("cached_tokens_total", "Input tokens that came from the engine's prefix cache.", "model")
 TENANT_REQUESTS = _counter("tenant_requests_total", "Requests by tenant and how they ended.", "tenant", "outcome")
 TENANT_TOKENS = _counter("tenant_tokens_total", "Tokens by tenant.", "tenant", "direction")
@@ -187,13 +189,16 @@ class Metrics:
             cells.ttft.observe(record.ttft_s)
         if record.engine_ttft_s is not None:
             self._engine_ttft.at(record.upstream).observe(record.engine_ttft_s)
-        cells.input_tokens.value += record.prompt_tokens
+        # the prompt of what was refused or never answered is an estimate of work that nobody did
+        worked = record.ttft_s is not None and outcome is not Outcome.UPSTREAM_STATUS
+        prompt_tokens = record.prompt_tokens if worked else 0
+        cells.input_tokens.value += prompt_tokens
         cells.output_tokens.value += record.output_tokens
         cells.cached_tokens.value += record.cached_tokens
         if record.good:
             cells.good_requests.value += 1
             cells.good_tokens.value += record.output_tokens
-        self._tenants.count(record.tenant, outcome, record.prompt_tokens, record.output_tokens)
+        self._tenants.count(record.tenant, outcome, prompt_tokens, record.output_tokens)
         unusual = record.clamped or record.unknown_priority or record.client_attempt or record.usage_problem
         if unusual or outcome is not Outcome.SUCCESS:
             self._count_unusual(record)

@@ -93,12 +93,15 @@ class StreamTail:
         events = piece.count(route.token_mark)
         if self._started or not events:
             return events
-        if self._quiet or route.error_style == "anthropic" or route.stores or _OUTPUT.search(piece):
+        if self._quiet or route.error_style == "anthropic" or route.stores:
             self._started = True
             self._watched = route.stores
             return events
-        self._quiet = True
-        return 0
+        if (first := _OUTPUT.search(piece)) is None:
+            self._quiet = True
+            return 0
+        self._started = True
+        return 1 + piece.count(route.token_mark, first.end())  # without the role that came in the same piece
 
     def closed(self, route: Route | None) -> bool:
         """Whether the terminal event itself has come, after which nothing is due."""

@@ -118,23 +118,15 @@ def test_a_stale_connection_is_replaced_once_by_a_fresh_one() -> None:
     assert [record.retries for record in shell.records] == [0, 1]
 
 
-def test_a_reused_connection_that_was_lost_at_work_is_not_stale() -> None:
+@pytest.mark.parametrize("bytes_of_an_answer", [b"H", said(b"a" * 9)[:60], b"no HTTP", b""])
+def test_a_reused_connection_that_has_begun_to_answer_or_was_at_work_is_not_stale(bytes_of_an_answer: bytes) -> None:
     shell = Shell()
     shell.ask()
     shell.answer(said())
     _, sink = shell.ask()
-    shell.now += 1.0
-    shell.lose(RESET)
-    assert (sink.acts, len(shell.pools[0].made), shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
-
-
-@pytest.mark.parametrize("bytes_of_an_answer", [b"H", said(b"a" * 9)[:60], b"no HTTP"])
-def test_a_reused_connection_that_has_begun_to_answer_is_not_stale(bytes_of_an_answer: bytes) -> None:
-    shell = Shell()
-    shell.ask()
-    shell.answer(said())
-    _, sink = shell.ask()
-    shell.answer(bytes_of_an_answer)
+    if bytes_of_an_answer:
+        shell.answer(bytes_of_an_answer)
+    shell.now += 0.0 if bytes_of_an_answer else 1.0
     shell.lose(RESET)
     assert (sink.acts, len(shell.pools[0].made), shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
     assert shell.records[-1].retries == 0
@@ -306,6 +298,7 @@ def test_a_client_that_leaves(
     (record,) = shell.records
     assert (record.outcome, record.status, record.gone_phase) == (Outcome.CLIENT_GONE, 499, phase)
     assert record.abort_s == (pytest.approx(0.001) if aborts else None)
+    assert (shell.count(m.QUEUE_WAIT, "normal", "client_gone") > 0) is (phase is Phase.QUEUED)
     assert (sink.overs, shell.dispatcher.snapshot(shell.now).held) == (0, held_before)
     assert shell.dispatcher.snapshot(shell.now).queue_bytes == 13 * held_before
     assert not aborts or shell.transport().aborted

@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,20 @@ def test_names_units_and_labels_keep_the_conventions() -> None:
             assert family.name.endswith("_seconds")
             assert "tenant" not in family.labels
             assert list(family.edges) == sorted(set(family.edges))
+
+
+@pytest.mark.parametrize(
+    ("ending", "tokens"),
+    [
+        pytest.param({"outcome": Outcome.CLIENT_GONE}, 100, id="left during its answer"),
+        pytest.param({"outcome": Outcome.QUEUE_FULL, "ttft_s": None}, 0, id="refused here"),
+        pytest.param({"outcome": Outcome.UPSTREAM_STATUS}, 0, id="refused by the engine"),
+    ],
+)
+def test_the_prompt_of_what_nobody_worked_on_is_not_counted(ending: dict[str, Any], tokens: int) -> None:
+    metrics = Metrics(CONFIG)
+    metrics.request_ended(replace(GOOD, **ending))
+    assert values(metrics, m.TOKENS)["llama", "input"] == values(metrics, m.TENANT_TOKENS)["acme", "input"] == tokens
 
 
 def test_one_good_request_counts_in_every_family_it_belongs_to() -> None:

@@ -149,6 +149,7 @@ def test_light_and_unknown_routes_just_end() -> None:
     ("route", "pieces", "counts"),
     [
         (CHAT, [delta(""), delta("a"), delta("b") * 3, USAGE, DONE], [0, 1, 3, 0, 0]),
+        (CHAT, [delta("") + delta("a") * 2, delta("b")], [2, 1]),
         (CHAT, [b": ping\n\n", delta("a")], [0, 1]),
         (CHAT, [delta(None), event({"choices": [{"delta": {"odd": 1}}]})], [0, 1]),
         (CHAT, [event({"choices": [{"delta": {"tool_calls": [{"function": {"name": "f"}}]}}]})], [1]),
