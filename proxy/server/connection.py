@@ -96,12 +96,10 @@ class ClientConnection(asyncio.Protocol):
                 self.since_s = self.listener.clock()
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._unreadable("malformed_request")
         except httptools.HttpParserInvalidMethodError:
-            self._unreadable("not_implemented")
-        except httptools.HttpParserError:
-            self._unreadable("malformed_request")
+            self.pending_row = BY_CODE["not_implemented"]
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.pending_row = BY_CODE["malformed_request"]
         self._advance()
         if len(self.inbox) > 1 and sum(inbound.body_bytes for inbound in self.inbox) > PIPELINE_MAX_BYTES:
             self.set_reading(False)
@@ -194,9 +192,11 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is not None and self.exchange.inbound is inbound:
             self.exchange.upload(b"", last=True)
 
-    def _unreadable(self, code: str) -> None:
-        """Requests before the unreadable bytes are still answered; then this row, then the end."""
-        self.pending_row = BY_CODE[code]
+    def _check_readable(self, inbound: Inbound) -> None:
+        """Requests before the unreadable bytes are still answered; the one whose body they are in ends here."""
+        if self.pending_row is not None and inbound is self.parsing:
+            row, self.pending_row = self.pending_row, None
+            raise Rejected(row)
 
     # ---- requests ----
     def _advance(self) -> None:
@@ -226,6 +226,7 @@ class ClientConnection(asyncio.Protocol):
                     return True
                 if inbound.head is not None and inbound.head.expects_continue and not inbound.complete:
                     self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._check_readable(inbound)
             ticket = self.listener.intake.read_body(inbound)
             if ticket is None:
                 return False
@@ -246,6 +247,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         try:
+            self._check_readable(inbound)
             if self.bad_upload is not None:
                 raise self.bad_upload
             self.listener.intake.check_size(inbound)

@@ -332,6 +332,17 @@ def test_a_form_that_waits_is_counted_and_one_that_grows_too_large_is_refused() 
     assert shell.records[-1].outcome is Outcome.BAD_REQUEST
 
 
+@pytest.mark.parametrize("begun", [b"", chunk(FORM + SOUND)])
+def test_a_body_that_is_no_http_ends_its_request_at_once(begun: bytes) -> None:
+    edge = Edge()
+    client = edge.client(post() + form(begun, 0).replace(b"content-length: 0", b"transfer-encoding: chunked"))
+    client.send(b"+d\r\n")
+    edge.shell.answer(said(b"one"))
+    assert client.statuses() == [200, 400]
+    edge.pass_time(3.0)
+    assert (edge.outcomes(), client.transport.ended, edge.shell.clean()) == (["success", "bad_request"], True, True)
+
+
 def test_an_answer_before_the_upload_is_whole_ends_the_connection() -> None:
     edge = Edge()
     client = edge.client(form(FORM + SOUND, 10_000))
