@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 from proxy.loadtest import Arrival, Flow, Options, Results, Slo, Sources, Workload, measure, run
+from proxy.loadtest.client.measure import allow_connections
 from proxy.loadtest.client.runner import Progress
 from tests.loadtest.support import HANG, STREAM, chunk, good, scripted, token, whole
 
@@ -53,6 +55,16 @@ def test_a_stop_keeps_what_was_measured() -> None:
     assert results.total["endings"] == {"success": 4}
     assert results.total["interrupted"] >= 1
     assert any(note.startswith("interrupted") for note in results.document["notes"])
+
+
+def test_the_soft_limit_of_descriptors_is_raised() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+        allow_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_the_probe_and_a_dead_endpoint_have_to_tell_is_noted() -> None:

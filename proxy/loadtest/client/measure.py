@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
+import resource
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,7 +101,15 @@ async def _tell(runner: Runner, progress: Callable[[Progress], None]) -> None:
         await asyncio.sleep(PROGRESS_INTERVAL_S)
 
 
+def allow_connections() -> None:
+    """Every stream is a file descriptor, and the usual soft limit is 1,024: take what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not accept
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """`measure`, or anything made of it, on the faster event loop; for scripts, where no loop runs yet."""
+    allow_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
