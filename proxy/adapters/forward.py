@@ -24,6 +24,7 @@ from proxy.wire.usage import StreamEnd, StreamTail
 LINGER_S = 0.7
 STALE_S = 1.0  # a dead connection says so within a round trip; one lost later was lost at work, which is not repeated
 HELD_ANSWER_MAX_BYTES = 64 * 1024
+EVENT_STREAM = [(b"content-type", b"text/event-stream")]
 WAITING = b": waiting\n\n"
 SHED_STATUSES = frozenset({429, 503})
 
@@ -97,9 +98,8 @@ class Exchange:
             self.sink.relay(WAITING)
             return
         self.early = True
-        head, facts = self.relay.writer.head(
-            200, b"OK", [(b"content-type", b"text/event-stream")], self._extra(), chunked=not self.sink.http10
-        )
+        self.inbound.keep_alive = self.inbound.keep_alive and not self.sink.http10
+        head, facts = self.relay.writer.head(200, b"OK", EVENT_STREAM, self._extra(), chunked=not self.sink.http10)
         self.sink.begin(head, facts.chunked, WAITING)
 
     # ---- the upstream's side ----
@@ -183,8 +183,8 @@ class Exchange:
         """Send the held head with the first bytes: from here on there is no second try. False: it cannot be sent."""
         inbound = self.inbound
         now = self.relay.gate.clock()
-        if not inbound.complete:
-            inbound.keep_alive = False  # the rest of its body is not wanted any more
+        if not inbound.complete or (self.sink.http10 and not self._is_sized()):
+            inbound.keep_alive = False  # the rest of its body is not wanted, or its end ends the answer
         try:
             head, facts = self.relay.writer.head(
                 self.status, self.reason, self.answer_headers, self._extra(), chunked=not self.sink.http10
@@ -202,9 +202,10 @@ class Exchange:
             self.sink.relay(first)
         else:
             self.sink.begin(head, facts.chunked, first)
-        if facts.content_length is None and not facts.chunked:
-            inbound.keep_alive = False
         return True
+
+    def _is_sized(self) -> bool:
+        return not self.early and any(name.lower() == b"content-length" for name, _ in self.answer_headers)
 
     def _extra(self) -> bytes:
         """The header lines that are ours."""
@@ -292,8 +293,7 @@ class Exchange:
                 self._failed(Failure.TIMEOUT)
 
     def tokens_so_far(self) -> int:
-        lane = self.lane
-        return round(self.events * lane.tokens_per_event) if lane is not None else 0
+        return round(self.events * self.lane.tokens_per_event) if self.lane is not None else 0
 
     # ---- the client's side ----
     def client_paused(self, paused: bool) -> None:

@@ -90,7 +90,7 @@ def test_a_broken_whole_answer_is_only_cut() -> None:
     [
         (["connection: keep-alive"], said(b"x"), False, b"keep-alive"),
         ([], said(b"x"), True, b"close"),
-        (["connection: keep-alive"], STREAM_HEAD + chunk(b"x") + LAST_CHUNK, True, b""),
+        (["connection: keep-alive"], STREAM_HEAD + chunk(b"x") + LAST_CHUNK, True, b"close"),
     ],
     ids=["kept", "not kept", "length unknown"],
 )
@@ -102,6 +102,14 @@ def test_http_1_0(lines: list[str], answer: bytes, ends: bool, connection: bytes
     assert (body, client.transport.ended) == (b"x", ends)
     assert b"\r\nconnection: " + connection in head
     assert b"chunked" not in head
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_body_ends_no_connection(status: int) -> None:
+    edge = Edge()
+    client = edge.client(post())
+    edge.shell.answer(b"HTTP/1.1 %d None\r\n\r\n" % status)
+    assert (client.statuses(), client.send(HEALTH).statuses()) == ([status], [200])
 
 
 @pytest.mark.parametrize("lines", [["connection: close"], []], ids=["asked for", "draining"])
