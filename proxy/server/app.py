@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ Announce = Callable[[str, str], None]
 
 # Requests make few cycles: collecting the young every 700 allocations costs more than it frees.
 GC_THRESHOLDS = (50_000, 20, 100)
+
+OWN_FILES = 64  # listeners, probes, log, event loop
 
 log = structlog.get_logger()
 
@@ -59,6 +62,7 @@ async def _serve(
     checks: bool,
 ) -> int:
     request_log = configure(assembly.log_config(settings))
+    claim_files(settings.listen.max_connections)
     try:
         process = Process(settings, request_log, reload, embedded, recorder, checks)
     except (ValueError, OSError) as error:
@@ -78,6 +82,22 @@ async def _serve(
         await process.close()
         request_log.close()
     return 0
+
+
+def claim_files(connections: int) -> None:
+    """Raise the bound of open files as far as it may go: each connection needs two, its own and its upstream's."""
+    needed = 2 * connections + OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft in (resource.RLIM_INFINITY, hard) or soft >= needed:
+        allowed = soft
+    else:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        log.warning(
+            "too few open files are allowed for listen.max_connections",
+            allowed=allowed, needed=needed, remedy="raise ulimit -n, or LimitNOFILE of the service",
+        )  # fmt: skip
 
 
 async def _open(process: Process) -> None:

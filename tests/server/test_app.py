@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 import structlog
 
 from proxy.server import app
-from proxy.server.app import StartError, serve
+from proxy.server.app import StartError, claim_files, serve
 from proxy.server.process import Process
 from proxy.settings import Settings, load
 from tests.adapters.shell import CHAT
@@ -28,6 +29,7 @@ class Log:
 
     def __init__(self) -> None:
         self.closed = 0
+        self.claimed: list[int] = []
 
     def request(self, record: object) -> None:
         """Not looked at."""
@@ -44,6 +46,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     """What one run changes for the whole process is put back."""
     log, before = Log(), gc.get_threshold()
     monkeypatch.setattr(app, "configure", lambda config: log)
+    monkeypatch.setattr(app, "claim_files", log.claimed.append)
     yield log
     gc.unfreeze()
     gc.set_threshold(*before)
@@ -98,7 +101,7 @@ def test_a_signal_ends_it_with_0(number: int, log: Log) -> None:
     assert public.startswith("http://127.0.0.1:")
     assert admin.startswith("http://127.0.0.1:")
     assert public != admin
-    assert log.closed == 1
+    assert (log.closed, log.claimed) == (1, [10_000])
     assert [line["running"] for line in told if line["event"] == "draining"] == [0]
     assert gc.get_threshold() == app.GC_THRESHOLDS
 
@@ -156,6 +159,31 @@ def test_arrivals_are_recorded(log: Log, tmp_path: Path) -> None:
         run = Run(ask, lambda: None, send(signal.SIGTERM))
         assert run(record=path) == 0
     assert b'"class":"normal"' in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "claimed", "warned"),
+    [
+        pytest.param(1024, 4096, 264, False, id="enough as it is"),
+        pytest.param(100, 4096, 264, False, id="raised to what is needed"),
+        pytest.param(100, 200, 200, True, id="raised as far as it goes"),
+        pytest.param(100, 100, 100, True, id="nothing to raise"),
+        pytest.param(100, resource.RLIM_INFINITY, 264, False, id="raised without a bound"),
+        pytest.param(resource.RLIM_INFINITY, resource.RLIM_INFINITY, 264, False, id="no bound at all"),
+    ],
+)
+def test_open_files_are_claimed_for_every_connection(
+    soft: int, hard: int, claimed: int, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: bounds[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: bounds.append(pair))
+    with structlog.testing.capture_logs() as told:
+        claim_files(100)
+    now = bounds[-1][0]
+    assert now == claimed or (now in (soft, resource.RLIM_INFINITY) and len(bounds) == 1)
+    assert bounds[-1][1] == hard
+    assert [(line["allowed"], line["needed"]) for line in told] == ([(claimed, 264)] if warned else [])
 
 
 # ---- what stops a start ----
