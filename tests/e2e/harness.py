@@ -33,7 +33,7 @@ def free_port() -> int:
 class ProxyProcess:
     """`penstock serve` on free ports with a configuration of its own."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], stdout: int | None = None) -> None:
         folder.mkdir(exist_ok=True)
         self.port, self.admin_port = settings.get("listen", {}).get("port") or free_port(), free_port()
         self.log_path, self.config_path = folder / "log.txt", folder / "penstock.yaml"
@@ -43,7 +43,7 @@ class ProxyProcess:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path), "--check-invariants"],
-                stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
+                stdout=stdout or log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
             )  # fmt: skip
 
     def configure(self, settings: Mapping[str, Any]) -> None:
