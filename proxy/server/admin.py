@@ -28,6 +28,7 @@ SUBSCRIBERS_MAX = 16
 WRITE_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 10.0
 KEEPALIVE_S = 75.0
+LINGER_S = 0.5  # for the rest of a body that an answer did not wait for
 SHUTDOWN_S = 1.0
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -124,6 +125,7 @@ class _Server(web.Server):
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # the library documents None as "no access log"
             keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
         )
 
 
