@@ -51,14 +51,14 @@ class Lane:
 
     @property
     def usable(self) -> bool:
-        for station in self.stations:  # plain loops here: every request asks, and a generator costs twice as much
+        for station in self.stations:  # noqa: SIM110 - every request asks, and a generator costs twice as much
             if station.upstream.usable:
                 return True
         return False
 
     def too_large(self, ticket: Ticket) -> bool:
         """The prompt can never fit anywhere."""
-        for station in self.stations:
+        for station in self.stations:  # noqa: SIM110 - as above
             if not station.too_large(ticket):
                 return False
         return True
@@ -132,7 +132,7 @@ class Pool:
     @property
     def unsettled(self) -> bool:
         """Some lane still counts as having work, or keeps memory for a ticket that may be gone."""
-        for lane in self.lanes.values():
+        for lane in self.lanes.values():  # noqa: SIM110 - as above
             if lane.eligible or lane.reservation is not None:
                 return True
         return False
