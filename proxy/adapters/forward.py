@@ -275,7 +275,7 @@ class Exchange:
         quiet_s = now - self.last_read_s
         if self.paused or not self.inbound.complete:
             return
-        if self.streamed and quiet_s > LINGER_S and self.events:
+        if self.streamed and quiet_s > min(LINGER_S, caps.itl_s) and self.events:
             end = self.tail.verdict(self.inbound.route, True)
             if end.finished and self._must_finish() and self.tail.closed(self.inbound.route):
                 self._drop_connection()

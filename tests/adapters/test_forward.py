@@ -250,18 +250,23 @@ def test_a_slow_reader_holds_the_upstream_back_and_is_not_its_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "wait_s", "over"),
-    [((STOP, DONE), LINGER_S + 0.1, True), ((STOP, DONE), LINGER_S / 2, False), ((STOP,), LINGER_S + 0.1, False)],
-    ids=["done", "just now", "usage may follow"],
+    ("events", "wait_s", "itl_s", "over"),
+    [
+        pytest.param((STOP, DONE), LINGER_S + 0.1, 5.0, True, id="done"),
+        pytest.param((STOP, DONE), LINGER_S / 2, LINGER_S / 3, True, id="done, and never a time-out"),
+        pytest.param((STOP, DONE), LINGER_S / 2, 5.0, False, id="just now"),
+        pytest.param((STOP,), LINGER_S + 0.1, 5.0, False, id="usage may follow"),
+    ],
 )
-def test_a_finished_stream_that_stays_open_is_ended(events: tuple[bytes, ...], wait_s: float, over: bool) -> None:
+def test_a_finished_stream_left_open_ends(events: tuple[bytes, ...], wait_s: float, itl_s: float, over: bool) -> None:
     shell = Shell()
+    shell.caps = replace(shell.caps, itl_s=itl_s)
     _, sink = shell.ask(stream=True)
     shell.answer(STREAM_HEAD, *map(chunk, events))
     shell.now += wait_s
     shell.gate.sweep()
     shell.settle()
-    assert ("end" in sink.acts, shell.transport().aborted, shell.clean()) == (over, over, over)
+    assert (sink.acts == ["begin chunked", "end"], shell.transport().aborted, shell.clean()) == (over, over, over)
 
 
 def leave_queued(shell: Shell) -> None:
