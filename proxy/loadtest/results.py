@@ -128,7 +128,9 @@ def check_results(document: object, name: str) -> Document:
     if not isinstance(document, dict):
         raise ResultsError(f"{name}: is no results file; make one with penstock loadtest URL --out {name}")
     if document.get("schema") != SCHEMA:
-        raise ResultsError(f"{name}: schema {document.get('schema')!r} is not {SCHEMA!r}; measure anew")
+        raise ResultsError(
+            f"{name}: schema {document.get('schema')!r} is not {SCHEMA!r}; give a file of penstock loadtest --out"
+        )
     for key in ("meta", "workload", "total", "flows", "generator"):
         if not isinstance(document.get(key), dict):
             raise ResultsError(f"{name}: {key} is missing or no mapping; the file is damaged")

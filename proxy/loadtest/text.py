@@ -57,6 +57,7 @@ def figures(total: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("requests", count(total["requests"])),
         ("success", f"{total['success_rate']:.2%}"),
         ("requests/s", amount(total["requests_per_s"])),
+        ("requests/s, full load", amount(steady["requests_per_s"])),
         ("output tokens/s", amount(total["output_tokens_per_s"])),
         ("total tokens/s", amount(total["total_tokens_per_s"])),
         ("output tokens/s, full load", amount(steady["output_tokens_per_s"])),

@@ -17,7 +17,7 @@ from proxy.planning.report import BATCHES, decode_points, memory_of_batch
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 40, 50
 COLOURS = ("#1f5fa8", "#c8501e", "#3a8a3a", "#7a4fa0")
-GREY, BLACK = "#b0b0b0", "#202020"
+PALE, GREY, BLACK = "#ececec", "#b0b0b0", "#202020"
 LEAST = 1e-9
 Data = Sequence[tuple[float, float]]
 
@@ -92,10 +92,12 @@ class Chart:
         canvas.text(left, top - 14, self.title, BLACK)
         for tick in self.x.ticks():
             x = self.place(tick, self.y.low)[0]
+            canvas.line([(x, top), (x, bottom)], PALE)
             canvas.line([(x, bottom), (x, bottom + 4)], BLACK)
             canvas.text(x, bottom + 16, f"{tick:g}", BLACK, "middle")
         for tick in self.y.ticks():
             y = self.place(self.x.low, tick)[1] + down
+            canvas.line([(left, y), (right, y)], PALE)
             canvas.line([(left - 4, y), (left, y)], BLACK)
             canvas.text(left - 8, y + 4, f"{tick:g}", BLACK, "end")
         canvas.text((left + right) / 2, bottom + 36, self.x.label, BLACK, "middle")

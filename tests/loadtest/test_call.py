@@ -7,14 +7,20 @@ import socket
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from proxy.adapters.tasks import Tasks
+from proxy.adapters.upstream_pool import UpstreamConnection, UpstreamPool
 from proxy.loadtest.client.call import Call
+from proxy.loadtest.client.clock import TurnClock
 from proxy.loadtest.client.endpoint import read_endpoint
 from proxy.loadtest.client.measure import run
 from proxy.loadtest.client.runner import Runner
 from proxy.loadtest.records import Ending, Record
 from proxy.loadtest.workload import Arrival, Flow, Lengths, Workload
 from proxy.wire.routes import ROUTES
+from tests.adapters.shell import ScriptedTransport
 from tests.loadtest.support import DONE, HANG, RESET, STREAM, chunk, good, scripted, stream, token, usage, whole
 
 
@@ -170,3 +176,36 @@ def test_our_own_lack_of_descriptors_is_not_the_endpoint_s_fault() -> None:
     call = asyncio.run(scenario())
     assert (call.record.ending, call.record.detail) == (Ending.GENERATOR, "Too many open files")
     assert repr(call) == "Call(0 f over)"
+
+
+PIECES = [
+    b"HTTP/1.1 200 OK\r\n", b"Content-Type: text/event-stream\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n", STREAM,
+    b"Content-Length: 5\r\n", b"HTTP/1.1 500 No\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", chunk(token()), chunk(DONE),
+    chunk(usage(3)), b"0\r\n\r\n", b"\r\n", b"data: {", good(), whole({"choices": []}), b"HTTP/2 200\r\n",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=12), st.booleans(), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_whatever_bytes_come_a_request_ends_once_and_nothing_is_raised(
+    pieces: list[bytes], streaming: bool, reset: bool
+) -> None:
+    tasks = Tasks(lambda name, error: None)
+    pool = UpstreamPool("127.0.0.1", 9, None, 1.0, tasks, lambda: 0.0)
+    ended: list[Call] = []
+    record = Record(0, "f", 0.0, 0.0, 5, 8, streaming=streaming)
+    route, clock = ROUTES[b"/v1/chat/completions"], TurnClock(lambda step: None)
+    call = Call(record, [b"request"], route, pool, clock, ended.append, 5.0, 5.0)
+    connection, transport = UpstreamConnection(pool), ScriptedTransport([])
+    transport.protocol = connection
+    connection.connection_made(transport)
+    call.connected(connection, False)
+    for piece in pieces:
+        if not transport.ended:
+            connection.data_received(piece)
+    connection.connection_lost(ConnectionResetError() if reset else None)
+    call.drop(Ending.TIMEOUT)
+    assert ended == [call]
+    assert record.ending in Ending
+    assert record.output_tokens <= max(record.events, record.output_asked)
+    record.document()
