@@ -24,6 +24,7 @@ from proxy.admission.limits import (
 )
 from proxy.admission.measure import Measure, Meter
 from proxy.admission.outer_loops import (
+    Drag,
     EngineCap,
     Epoch,
     FractionalSeat,
@@ -31,6 +32,7 @@ from proxy.admission.outer_loops import (
     MemoryFactor,
     Peak,
     PrefillLoop,
+    Rest,
     Sharing,
 )
 from proxy.admission.sizer_state import SizerMemory, SizerState, TickInput
@@ -81,11 +83,13 @@ class AdaptiveBatchSizer:
         self._last: TickInput | None = None
         self._binding = False
         self._rho = 2.0
+        self._drag = Drag()
         self._running = 1.0
         self._itl_s: float | None = None
         self._ttft_s: float | None = None
         self._reason: Reason | None = None
         self._raised_at_s = now
+        self._rest = Rest(now)
         self._cut_at_s = -inf
         self._hot_ticks = 0
 
@@ -168,8 +172,9 @@ class AdaptiveBatchSizer:
             self._prefill.observe(sample.ttft_s, sample.prefill_out_tokens + prompt_tokens, self._itl_s or 0.0)
         if pressure is None:
             return None
-        if sample.epoch >= self.epoch and (sample.output_tokens >= OUTPUT_MIN or sample.work is Work.EMBED):
-            self._margin.observe(pressure)
+        judges = sample.output_tokens >= OUTPUT_MIN or sample.work is Work.EMBED
+        if judges and self._binding and sample.epoch >= self.epoch:
+            self._margin.observe(pressure, now - sample.duration_s, now)
         if self._held:
             return None
         return self._apply(self._law.sampled(self._limit, pressure, self._binding), now)
@@ -189,7 +194,8 @@ class AdaptiveBatchSizer:
         if measure is not None:
             self._learn(measure, given, preempted)
         waiting = 0 if given.engine is None else given.engine.waiting or 0
-        self._prefill.tick(self.prefill_rate(), self._target.ttft_s, wanted, waiting)
+        room, prompt = self._streams.prefill_room(self._target.itl_s), given.mean_prompt_tokens
+        self._prefill.tick(self.prefill_rate(), self._target.ttft_s, wanted, waiting, room, prompt)
         if self._held or self._config.mode == "fixed":
             self._fraction.restart()
             return []
@@ -255,9 +261,9 @@ class AdaptiveBatchSizer:
 
     def _measure(self, given: TickInput) -> Measure | None:
         """The signal of the tick, on the engine's total where other proxies share it."""
-        measure = self._meter.tick(
-            given.now, given.duration_s, given.gap_s, given.tokens, given.running, given.prefill_tokens, given.in_flight
-        )
+        it = given
+        sums = (it.duration_s, it.gap_s, it.tokens, it.running, it.prefill_tokens)
+        measure = self._meter.tick(it.now, *sums, it.in_flight, it.prefill_out_tokens, it.mean_prompt_tokens)
         if measure is None or self._shares(given) == 1:
             return measure
         ratio = max((given.engine_total_running or 0.0) / max(measure.running, 1.0), 1.0)
@@ -270,9 +276,11 @@ class AdaptiveBatchSizer:
         if preempted or measure.running < 1:
             return
         model = self._service if measure.service else self._streams
-        prefill = measure.prefill_per_step
-        if not measure.service and measure.weight < 1:
-            prefill = self._rho * measure.running
+        seen = measure.service or measure.weight == 1
+        prefill = measure.prefill_per_step if seen else self._rho * measure.running
+        rests = self._rest.tick(given.in_flight, self.seats, self._binding, given.now)
+        if not measure.service and measure.weight == 1 and rests:
+            self._drag.tick(self._rho, measure.running, measure.prefill_per_step, given.duration_s)
         model.learn(measure.latency_s, measure.running, prefill, given.duration_s, measure.weight)
         if self._epoch.follow(model.kappa_log, given.now):
             self._margin.restart()
@@ -312,7 +320,10 @@ class AdaptiveBatchSizer:
         blind = self._sharing.active and self._shares(given) == 1
         steering = not isinstance(self._law, ModelLaw) or not (blind or self._streams.poor)
         law = self._law if steering else self._fallback
+        ramping = not (isinstance(law, ModelLaw) and law.arrived)
         change = law.ticked(self._limit, self._signal(measure, given))
+        if ramping and isinstance(law, ModelLaw) and law.arrived:
+            self._open_epoch(given.now)  # requests of the ramp ran amid a burst of prefill: they judge no margin
         if change is not None and change.limit > self._limit and self._draining(given):
             return None
         return change
@@ -339,7 +350,7 @@ class AdaptiveBatchSizer:
     def _signal(self, measure: Measure, given: TickInput) -> Signal:
         model = self._service if measure.service else self._streams
         target_s = self._target.ttft_s if measure.service else self._target.itl_s
-        rho = 0.0 if measure.service else self._rho
+        rho = 0.0 if measure.service else self._rho * self._drag.factor
         shares = self._shares(given)
         predicted = model.seats_at(target_s * self._margin.margin, rho)
         trust = 2.0 if model.ticks < TRUST_TICKS else 4.0
@@ -380,6 +391,7 @@ class AdaptiveBatchSizer:
         after = max(min(change.limit, self._hard_bound()), float(self._config.minimum))
         if after == before:
             return None
+        self._rest.stepped(before, after, now)
         self._limit, self._reason = after, change.reason
         if after > before:
             self._raised_at_s = now

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
 
-from proxy.admission.prediction import PRIOR, LengthPredictor, PromptCorrection
+from proxy.admission.prediction import PRIOR, DriftingMean, LengthPredictor, PromptCorrection
 from proxy.types import Usage
 
 BAND_RATIO = 1.09
@@ -66,8 +66,7 @@ class Ledger:
         self._growth = 1.0  # share of the expected growth that counts
         self._scale = 1.0
         self._apart_since_s: float | None = None
-        self._mean_prompt = float(PRIOR)
-        self._reserved = 0
+        self._mean_prompt = DriftingMean(float(PRIOR), 0.01)
         self._sized: tuple[str, int, int | None] | None = None  # whose size is known, until something is learnt
         self._size = Size(0, 0, 0)
 
@@ -104,12 +103,12 @@ class Ledger:
     @property
     def mean_prompt_tokens(self) -> float:
         """Mean corrected prompt of the requests reserved lately."""
-        return self._mean_prompt
+        return self._mean_prompt.mean
 
     @property
     def mean_uncached_tokens(self) -> float:
         """The part of `mean_prompt_tokens` that needs a prefill."""
-        return self._mean_prompt * (1 - self.prompts.cached_share)
+        return self._mean_prompt.mean * (1 - self.prompts.cached_share)
 
     @property
     def mean_output_tokens(self) -> float:
@@ -160,8 +159,7 @@ class Ledger:
         prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
         entry = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
         self._entries[ticket_id] = entry
-        self._reserved += 1
-        self._mean_prompt += max(0.01, 1 / self._reserved) * (prompt - self._mean_prompt)
+        self._mean_prompt.add(prompt)
         self._book(entry, 1)
         return prompt + remaining
 

@@ -180,12 +180,12 @@ class ModelLaw:
     PLATEAU_TICKS = 30
 
     def __init__(self) -> None:
-        self._arrived = False
+        self.arrived = False
         self._history: deque[tuple[float, float]] = deque(maxlen=self.PLATEAU_TICKS)
 
     def restart(self) -> None:
         """Ramp quickly again: the limit has decayed while idle, the fit has not."""
-        self._arrived = False
+        self.arrived = False
 
     def sampled(self, limit: float, pressure: float, binding: bool) -> Change | None:
         return None
@@ -197,15 +197,15 @@ class ModelLaw:
             return None
         goal = max(1.0, min(signal.predicted, signal.trusted))
         if goal < (1 - self.DEAD_BAND) * limit:
-            self._arrived = True
+            self.arrived = True
             return Change(max(goal, 0.7 * limit), Reason.OVER_TARGET)
         goal = min(goal, signal.bound)
         if goal <= (1 + self.DEAD_BAND) * limit:
-            self._arrived = self._arrived or signal.predicted <= signal.trusted
+            self.arrived = self.arrived or signal.predicted <= signal.trusted
             return None
         if not signal.binding or self._plateau(limit, signal):
             return None
-        ramp = 0.25 if self._arrived else 1.0
+        ramp = 0.25 if self.arrived else 1.0
         step = max(2.0, ramp * limit) if signal.gain_up is None else max(1.0, signal.gain_up * limit)
         return Change(min(goal, limit + step), Reason.HEADROOM)
 

@@ -22,6 +22,8 @@ from proxy.types import Sample, Work
 POOL_SAMPLES = 30
 BODY_WEIGHT = 0.3
 TOKENS_MIN = 20  # fewer gaps in a tick say little about its steps
+PROMPTS_MIN = 4
+LUMPY_S = 2.0  # the longest that a signal waits for prompts to be counted where they cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,29 @@ class Meter:
         return tpot_s / target.itl_s
 
     def tick(
-        self, now: float, duration_s: float, gap_s: float, tokens: float, running: float, prefill: float, in_flight: int
+        self,
+        now: float,
+        duration_s: float,
+        gap_s: float,
+        tokens: float,
+        running: float,
+        prefill: float,
+        in_flight: int,
+        prefill_out: float = 0.0,
+        prompt: float = 0.0,
     ) -> Measure | None:
-        """The signal of a tick, if there is one. `prefill`: tokens whose first token came in the tick.
+        """The signal of a tick, if there is one. `prefill`: tokens whose first token came in the tick, `prefill_out`:
+        those still outstanding, `prompt`: the mean prompt.
 
-        A slow engine gives few tokens in a tick; they add up over ticks until they say something.
+        A slow engine gives few tokens in a tick; they add up over ticks until they say something. So do prompts: what
+        one of them costs shows in the steps before its first token, and a tick with one or two of them would put the
+        cost and the count into different ticks.
         """
         self._in_flight = in_flight
         self._history.tick(in_flight, now)
         self._streams = self._streams.plus(duration_s, gap_s, tokens, running, prefill) if tokens > 0 else Streams()
-        if self._streams.tokens >= TOKENS_MIN:
+        whole = not prefill_out or self._streams.prefill >= PROMPTS_MIN * prompt or self._streams.seconds >= LUMPY_S
+        if self._streams.tokens >= TOKENS_MIN and whole:
             streams, self._streams, self._bodies = self._streams, Streams(), Pool()
             return streams.measure()
         if self._bodies.ready(in_flight, now):

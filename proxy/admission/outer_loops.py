@@ -2,10 +2,13 @@
 
 margin   q = quantile of the last 100 latencies / target at 1 - 0.2 (1 - attainment), 0.99 for 0.95: the samples
          are correlated, a tracker of 0.95 delivers 0.88-0.91 and one of 0.98 just 0.95 with single runs below;
-         m *= clip(q^-0.5, 0.93, 1.02) within 0.7..1.05
+         m *= clip(q^-0.5, 0.95, 1.01) within 0.7..1.05; only requests dispatched after its last cut judge it, and
+         a batch with more late ones than 100 may have is judged at once
 prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
-         fitted prefill rate within 0.5..1.5 of its mean; the residual r = TTFT - (outstanding + own prompt) / R - x
-         shows waiting that the model does not explain
+         fitted prefill rate within 0.5..1.5 of its mean; and at most two steps' worth of what a step takes beside
+         decoding within the target, (T/kappa - a) / d, or two prompts: a ramp that is paced so keeps the target
+         of those who run (flow control on activations, arXiv 2604.11001); the residual r = TTFT - (outstanding + own
+         prompt) / R - x shows waiting that the model does not explain
 cap      waiting >= max(2, 5 % of running) in two fresh scrapes with running at rest: cap = running for 30 s, then
          +5 % per 30 s, and from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
@@ -16,13 +19,15 @@ phi      share of KV memory that the future-peak test may promise: * 0.88 on a p
 from __future__ import annotations
 
 from collections import deque
-from math import inf
+from math import exp, inf
 
 from proxy.admission.step_model import CHUNK_TOKENS
 from proxy.types import Telemetry
 
 FRESH_S = 2.0
+SAMPLES = 100
 SCALE_MAX = 0.8
+STEPS_AHEAD, PROMPTS_AHEAD = 2.0, 2.0
 GROWTH = 1.02
 
 
@@ -32,21 +37,31 @@ class MarginLoop:
     def __init__(self, attainment: float) -> None:
         self.margin = 0.92
         self._quantile = 1 - 0.2 * (1 - attainment)
+        self._allowed = SAMPLES * (1 - attainment)  # late ones of a batch
         self._ratios: list[float] = []
+        self._late = 0
+        self._cut_s = -inf
 
-    def observe(self, ratio: float) -> None:
-        """One finished request: latency / target."""
-        self._ratios.append(ratio)
-        if len(self._ratios) < 100:
+    def observe(self, ratio: float, dispatched_s: float, now: float) -> None:
+        """One finished request: latency / target, and when it was dispatched."""
+        if dispatched_s < self._cut_s:
             return
-        tail = sorted(self._ratios)[min(int(self._quantile * 100), 99)]
-        self._ratios.clear()
-        self.margin *= min(max(max(tail, 0.01) ** -0.5, 0.93), 1.02)
-        self.margin = min(max(self.margin, 0.7), 1.05)
+        self._ratios.append(ratio)
+        self._late += ratio > 1
+        if len(self._ratios) < SAMPLES and self._late <= self._allowed:
+            return
+        count = len(self._ratios)
+        tail = sorted(self._ratios)[min(int(self._quantile * count), count - 1)]
+        self.restart()
+        factor = min(max(max(tail, 0.01) ** -0.5, 0.95), 1.01)
+        self.margin = min(max(self.margin * factor, 0.7), 1.05)
+        if factor < 1:
+            self._cut_s = now
 
     def restart(self) -> None:
         """Forget requests that ran before the conditions changed."""
         self._ratios.clear()
+        self._late = 0
 
 
 class PrefillLoop:
@@ -64,8 +79,11 @@ class PrefillLoop:
         if self._rate is not None:
             self._residuals.append(ttft_s - ahead_tokens / self._rate - itl_s)
 
-    def tick(self, rate: float | None, ttft_target_s: float, binding: bool, waiting: int) -> None:
-        """`rate` is the fitted prefill rate in tokens/s, `waiting` the engine's own queue (0: none or unknown)."""
+    def tick(
+        self, rate: float | None, ttft_target_s: float, binding: bool, waiting: int, room: float, prompt: float
+    ) -> None:
+        """`rate` is the fitted prefill rate in tokens/s, `waiting` the engine's own queue (0: none or unknown),
+        `room` the prompt tokens that one step takes within the target, `prompt` the mean prompt."""
         if rate is None:
             return
         mean = rate if self._rate is None else self._rate
@@ -79,7 +97,56 @@ class PrefillLoop:
             self._scale, self._late_ticks = max(0.8 * self._scale, 0.1), 0
         elif binding:
             self._scale = min(1.02 * self._scale, SCALE_MAX)
-        self.tokens_max = max(self._scale * ttft_target_s * self._rate, CHUNK_TOKENS)
+        paced = max(STEPS_AHEAD * room, PROMPTS_AHEAD * prompt)
+        self.tokens_max = min(max(self._scale * ttft_target_s * self._rate, CHUNK_TOKENS), paced)
+
+
+class Rest:
+    """Has the limit been full and still for two seconds? Then what is admitted makes up for what ends."""
+
+    SPAN_S = 2.0
+
+    def __init__(self, now: float) -> None:
+        self._moved_s = now
+
+    def stepped(self, before: float, after: float, now: float) -> None:
+        """The limit has changed."""
+        if abs(after - before) > 0.1 * before:
+            self._moved_s = now
+
+    def tick(self, in_flight: int, seats: int, binding: bool, now: float) -> bool:
+        if not binding or in_flight > 1.05 * seats + 1:
+            self._moved_s = now
+        return now - self._moved_s >= self.SPAN_S
+
+
+class Drag:
+    """Prefill tokens per output token, rho, where the lengths of finished requests mislead.
+
+    rho = P / O lags when the mix shifts: those who end first are the old ones, and of these the long ones last. At rest
+    the engine itself shows rho = p / n. The ratio of the two, averaged over 8 s, corrects P / O by what exceeds 15 %:
+    less than that is noise of the arrivals.
+    """
+
+    SPAN_S = 8.0
+    DEAD_BAND = 0.15
+
+    def __init__(self) -> None:
+        self._seen = self._expected = 0.0
+
+    def tick(self, rho: float, running: float, prefill_per_step: float, duration_s: float) -> None:
+        """One measure at rest: n and p, beside rho = P / O."""
+        gain = (1 - exp(-duration_s / self.SPAN_S)) if self._expected else 1.0
+        expected = rho * running
+        self._seen += gain * ((prefill_per_step if self._expected else expected) - self._seen)
+        self._expected += gain * (expected - self._expected)
+
+    @property
+    def factor(self) -> float:
+        if self._expected <= 0:
+            return 1.0
+        ratio = min(max(self._seen / self._expected, 0.25), 4.0)
+        return ratio / (1 + self.DEAD_BAND) if ratio > 1 + self.DEAD_BAND else min(1.0, ratio / (1 - self.DEAD_BAND))
 
 
 class EngineCap:

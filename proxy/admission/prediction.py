@@ -12,7 +12,7 @@ The mean output counts unfinished requests: short ones end first, and the mean o
 truth during the first generation, while tokens / endings reads several times the truth. The area under the
 Kaplan-Meier curve up to the longest output seen (restricted mean, 1958) is consistent and errs on the low side, which
 is the safe one: it overstates the prefill that each output token drags along. Once three times as many have ended as
-run, a running mean of gain 0.01 takes over.
+run, a running mean of gain 0.01 takes over, which starts anew when lengths have changed (`DriftingMean`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from itertools import accumulate
-from math import sqrt
+from math import log, sqrt
 
 PRIOR = 1024
 WINDOW = 128
@@ -73,13 +73,53 @@ class _History:
         return sqrt(sum((value - mean) ** 2 for value in self._sorted) / len(self._sorted)) / mean
 
 
+class DriftingMean:
+    """A mean of small gain that starts anew when its subject has changed.
+
+    With y = ln(value), its slow mean and deviation s: z = clip((y - mean) / s, -2, 2) is averaged with gain 0.1. That
+    average has a standard error of s sqrt(0.1 / 1.9), and beyond 3.5 of these the last values are all that counts: an
+    exponential control chart (Roberts 1959). A shift of one s is believed after a dozen values and one of two s after
+    five, a single outlier of any size never.
+    """
+
+    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_square", "mean")
+    CHART_GAIN, CHART_MAX = 0.1, 0.8
+    YOUNG = 20
+    LAST = 5
+    SPREAD_MIN = 0.1  # of the logarithm: constant lengths have some, too
+
+    def __init__(self, mean: float, gain: float, count: int = 0) -> None:
+        self.mean = mean
+        self._gain = gain
+        self._count = count
+        self._log = log(max(mean, 1.0))
+        self._square = 0.5  # of the logarithm, until it has been seen
+        self._chart = 0.0
+        self._last: deque[float] = deque(maxlen=self.LAST)
+
+    def add(self, value: float) -> None:
+        self._count += 1
+        gain, level = max(self._gain, 1 / self._count), log(max(value, 1.0))
+        off = level - self._log
+        self.mean += gain * (value - self.mean)
+        self._log += gain * off
+        self._square += gain * (off**2 - self._square)
+        self._last.append(value)
+        score = off / max(sqrt(self._square), self.SPREAD_MIN)
+        self._chart += self.CHART_GAIN * (min(max(score, -2.0), 2.0) - self._chart)
+        if self._count >= self.YOUNG and abs(self._chart) > self.CHART_MAX:
+            self.mean = sum(self._last) / len(self._last)
+            self._log = sum(log(max(one, 1.0)) for one in self._last) / len(self._last)
+            self._count, self._chart = self.LAST, 0.0
+
+
 class LengthPredictor:
     """Output lengths by tenant, the least recently used of `TENANTS_MAX` forgotten."""
 
     def __init__(self) -> None:
         self._all = _History()
         self._tenants: OrderedDict[str, _History] = OrderedDict()
-        self._mean_tokens = OUTPUT_MIN
+        self._mean = DriftingMean(OUTPUT_MIN, 0.01)
         self._cohort: list[int] | None = []  # every output since the start, until the first generation is over
 
     def remaining(self, tenant: str, generated: int, cap: int | None) -> int:
@@ -107,15 +147,17 @@ class LengthPredictor:
         if self._cohort is not None:
             insort(self._cohort, output_tokens)
         else:
-            self._mean_tokens += 0.01 * (output_tokens - self._mean_tokens)
+            self._mean.add(output_tokens)
 
     def mean_tokens(self, live: Collection[int]) -> float:
         """Mean output; `live` are the tokens that unfinished requests have generated so far."""
         if self._cohort is not None:
-            self._mean_tokens = max(restricted_mean(self._cohort, sorted(live)), OUTPUT_MIN)
-            if len(self._cohort) >= min(100 + 3 * len(live), COHORT_MAX):
+            count = len(self._cohort)
+            mean = max(restricted_mean(self._cohort, sorted(live)), OUTPUT_MIN)
+            self._mean = DriftingMean(mean, 0.01, count)
+            if count >= min(100 + 3 * len(live), COHORT_MAX):
                 self._cohort = None
-        return self._mean_tokens
+        return self._mean.mean
 
     @property
     def variation(self) -> float:

@@ -6,7 +6,8 @@ Strict order from the highest class, with three exceptions:
              what c got of it, q_c: its mean cost. Service that c gets on slack pays what is owed and no more, so that
              a calm hour is not held against it. Its head waits at most (q_c + cost_max) / (sigma_c mu) plus one seat,
              mu the cost served per second: the bound of deficit schedulers (Shreedhar and Varghese 1996).
-    aging    a ticket older than half its longest wait is served with the class above, at most one dispatch in ten.
+    aging    in a class without a floor, a ticket older than half its longest wait is served with the class above, at
+             most one dispatch in ten. A floor is held to itself: aging beside it would double it.
     holdback class c leaves seats to the active classes above it: seats_c = ceil(holdback_c L), and at least one seat
              less than theirs while L < 16, where rounding would hide the difference. A class is active for a minute
              after an arrival: seats are not kept for nobody. An owed class is not held back.
@@ -218,7 +219,9 @@ class AdmissionQueue:
     def _aged_below(self, lane: str, index: int, now: float) -> Choice | None:
         """The oldest ticket of the class below, if it has waited long enough and promotions are left."""
         heap = self._aged.get((lane, index + 1))
-        entry = heap.peek() if heap is not None and self._unpromoted >= AGING_EVERY - 1 else None
-        if entry is None or entry.aged_s > now or not self.fair[index + 1].eligible(entry):
+        below = index + 1
+        due = heap is not None and not self.classes[below].floor and self._unpromoted >= AGING_EVERY - 1
+        entry = heap.peek() if due and heap is not None else None
+        if entry is None or entry.aged_s > now or not self.fair[below].eligible(entry):
             return None
         return Choice(entry, index, owed=False)

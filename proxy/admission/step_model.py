@@ -131,6 +131,11 @@ class StepModel:
         fit = self.coefficients
         return 0.0 if fit is None else fit.kappa * fit.d * prompt_tokens
 
+    def prefill_room(self, target_s: float) -> float:
+        """Prompt tokens that one step takes within `target_s`: (T/kappa - a) / d; infinite before the first fit."""
+        fit = self.coefficients
+        return inf if fit is None else max(0.0, (target_s / fit.kappa - fit.a) / fit.d)
+
     def prefill_rate(self, running: float) -> float | None:
         """Prompt tokens per second while `running` requests decode: R = B / (kappa (a + b n + d B)), B = chunk - n."""
         fit = self.coefficients

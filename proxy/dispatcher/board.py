@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from proxy.admission.entries import Entry, EntryHeap
 from proxy.admission.queue import Choice
@@ -197,10 +198,12 @@ class Board:
         return self.jobs[entry.ticket.id]
 
     def newest_below(self, class_index: int) -> Job | None:
-        """The newest waiting job of the lowest class below this one."""
+        """The newest waiting job of the lowest class below this one that holds more places than its floor covers: a
+        floor would be worth nothing to a class whose tickets a flood from above pushes out before their turn."""
         for index in range(len(self.newest) - 1, class_index, -1):
+            config = self.config.classes[index]
             entry = self.newest[index].peek()
-            if entry is not None:
+            if entry is not None and self.waiting[index] > ceil(config.floor * config.queue_max):
                 return self.job_of(entry)
         return None
 

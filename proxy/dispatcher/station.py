@@ -2,7 +2,7 @@
 
     seats      taken + needed <= floor(limit); a request alone always fits
     holdback   taken + needed <= the seats of its class, unless its class is owed service or nothing runs
-    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding
+    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding; 0.65 Pmax where held back
     elephant   a prompt above four chunks waits while another such prompt is in prefill and anything runs
     memory     the ledger's future peak with it <= usable KV tokens
     stopped    fresh telemetry says KV usage >= 0.95 while requests wait inside the engine
@@ -30,6 +30,7 @@ from proxy.types import Direction, Failure, Reading, Sample, Step, Telemetry, Ti
 CHUNK_TOKENS = 2048  # prefill chunk of vLLM and SGLang by default
 ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
 KV_STOP = 0.95
+PREFILL_HELD = 0.65  # share of the prefill bound for a class that is held back: a higher one finds room at once
 ABORT_GRACE_S = 10.0
 
 
@@ -170,7 +171,9 @@ class Station:
             return Block.HELD_BACK
         if self._stopped(now):
             return Block.STOPPED
-        return None if ticket.work is not Work.GENERATE else self._block_of_size(ticket)
+        if ticket.work is not Work.GENERATE:
+            return None
+        return self._block_of_size(ticket, PREFILL_HELD if class_seats < self.seats and not owed else 1.0)
 
     def grant(self, ticket: Ticket, cost: float, owed: bool, now: float) -> Permit:
         """Start the ticket here: every count goes up together."""
@@ -350,11 +353,11 @@ class Station:
         telemetry = self.fresh_telemetry(now)
         return telemetry is not None and (telemetry.kv_usage or 0.0) >= KV_STOP and (telemetry.waiting or 0) > 0
 
-    def _block_of_size(self, ticket: Ticket) -> Block | None:
+    def _block_of_size(self, ticket: Ticket, prefill_share: float) -> Block | None:
         tokens = self.size(ticket).uncached
         if self.elephants and tokens > ELEPHANT_TOKENS:
             return Block.ELEPHANT
-        if self.prefill_out_tokens and self.prefill_out_tokens + tokens > self.sizer.prefill_tokens_max:
+        if self.prefill_out_tokens and self.prefill_out_tokens + tokens > prefill_share * self.sizer.prefill_tokens_max:
             return Block.PREFILL
         if not self.ledger.fits(ticket.tenant, ticket.estimate.prompt_tokens, ticket.estimate.output_cap):
             return Block.MEMORY

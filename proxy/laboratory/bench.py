@@ -140,7 +140,7 @@ class Bench:
         progress = []
         for ticket_id in engine.decoding:
             request = self.live[ticket_id]
-            if request.arrival.proxy == proxy and request.arrival.streaming:
+            if request.arrival.proxy == proxy and request.arrival.streaming and request.first_s is not None:
                 progress.append((request.ticket, round(engine.generated(ticket_id) * meter.tokens_per_event)))
         gap_s, events = meter.gap_s, meter.events
         meter.gap_s, meter.events = 0.0, 0
@@ -173,7 +173,7 @@ class Bench:
     def _stall(self, request: Request, now: float) -> None:
         """A client that reads slowly fills its buffer; from then on nothing is read for it, and nothing measured."""
         arrival, ticket_id = request.arrival, request.ticket.id
-        if request.stalled or request.first_s is None or ticket_id in self.paused:
+        if request.stalled or request.first_s is None or ticket_id not in self.engine.decoding:
             return
         read = (arrival.read_tokens_s or 0.0) * (now - request.first_s)
         if self.engine.generated(ticket_id) * arrival.tokens_per_step - read > BUFFER_TOKENS:

@@ -36,9 +36,9 @@ def generation(tpot_s: float, epoch: int = 0, streaming: bool = True, output: in
     )
 
 
-def single(work: Work, duration_s: float) -> Sample:
+def single(work: Work, duration_s: float, epoch: int = 0) -> Sample:
     """A finished request without tokens of its own: embedding, audio."""
-    return Sample(work, False, 100, 0, 0, None, None, duration_s, 0)
+    return Sample(work, False, 100, 0, 0, None, None, duration_s, epoch)
 
 
 def ticks(
@@ -64,7 +64,11 @@ def ticks(
         for sizer, n in zip(sizers, own, strict=True):
             if work is Work.EMBED or not streaming:
                 life_s = latency_s if work is Work.EMBED else latency_s * plant.output
-                sample = single(work, life_s) if work is Work.EMBED else generation(latency_s, sizer.epoch, False)
+                sample = (
+                    single(work, life_s, sizer.epoch)
+                    if work is Work.EMBED
+                    else generation(latency_s, sizer.epoch, False)
+                )
                 for _ in range(min(max(int(n / life_s), 1), 40)):
                     sizer.observe(sample, now)
             tokens = n / latency_s if streaming and work is Work.GENERATE else 0.0

@@ -314,14 +314,15 @@ def test_service_cost_keeps_its_unit() -> None:
 
 def test_margin_hears_only_requests_of_this_epoch_that_are_long_enough() -> None:
     one = sizer()
+    ticks([one], 3)  # the limit is what holds requests back
     one.epoch = 2
     for _ in range(100):
-        one.observe(generation(0.09, epoch=1), 1.0)
-        one.observe(generation(0.09, epoch=2, output=15), 1.0)
+        one.observe(generation(0.09, epoch=1), 30.0)
+        one.observe(generation(0.09, epoch=2, output=15), 30.0)
     assert one.state().margin == 0.92
-    for _ in range(100):
-        one.observe(generation(0.09, epoch=2), 1.0)
-    assert one.state().margin == pytest.approx(0.92 * 0.93)
+    for _ in range(6):
+        one.observe(generation(0.09, epoch=2), 30.0)
+    assert one.state().margin == pytest.approx(0.92 * 0.95)
     assert one.state().ttft_s == pytest.approx(0.05)
 
 

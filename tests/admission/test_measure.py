@@ -57,6 +57,20 @@ def test_few_tokens_add_up_unless_the_streams_have_ended() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prefill", "prefill_out", "waits"),
+    [(0.0, 900.0, 3), (500.0, 900.0, 3), (2000.0, 900.0, 0), (0.0, 0.0, 0)],
+)
+def test_prompts_add_up_until_they_count_where_they_cost(prefill: float, prefill_out: float, waits: int) -> None:
+    """Four prompts, or nothing outstanding, or two seconds."""
+    meter = Meter(0.0)
+    seen = [meter.tick(0.5 * (n + 1), 0.5, 4.0, 100, 50, prefill, 50, prefill_out, 500.0) for n in range(4)]
+    assert [one is None for one in seen].index(False) == waits
+    first = seen[waits]
+    assert first is not None and first.latency_s == pytest.approx(0.04)
+    assert first.prefill_per_step == pytest.approx(prefill * 0.04 / 0.5)
+
+
+@pytest.mark.parametrize(
     ("work", "count", "now", "ready"),
     [
         (Work.GENERATE, 4, 2.0, True),

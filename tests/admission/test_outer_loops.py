@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import pytest
 
 from proxy.admission.outer_loops import (
+    Drag,
     EngineCap,
     Epoch,
     FractionalSeat,
@@ -19,50 +21,76 @@ from proxy.admission.outer_loops import (
 from proxy.types import Telemetry
 
 
+def hear(loop: MarginLoop, ratios: Sequence[float], dispatched_s: float = 9.0) -> None:
+    for ratio in ratios:
+        loop.observe(ratio, dispatched_s, 10.0)
+
+
 @pytest.mark.parametrize(
-    ("ratio", "rounds", "margin"),
-    [(0.5, 1, 0.92 * 1.02), (2.0, 1, 0.92 * 0.93), (1.04, 1, 0.92 * 1.04**-0.5), (9.0, 9, 0.7), (0.0, 20, 1.05)],
+    ("ratio", "batches", "margin"),
+    [(0.5, 1, 0.92 * 1.01), (0.99, 1, 0.92 * 0.99**-0.5), (0.0, 20, 1.05), (0.0, 0.99, 0.92)],
 )
-def test_margin_follows_the_tail(ratio: float, rounds: int, margin: float) -> None:
+def test_margin_rises_with_headroom(ratio: float, batches: float, margin: float) -> None:
     loop = MarginLoop(0.95)
-    for _ in range(99):
-        loop.observe(ratio)
-    assert loop.margin == 0.92
-    for _ in range(100 * rounds - 99):
-        loop.observe(ratio)
+    hear(loop, [ratio] * round(100 * batches))
     assert loop.margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "margin"),
+    [
+        ([2.0] * 5, 0.92),  # as many late ones as a batch may have
+        ([2.0] * 6, 0.92 * 0.95),  # one more: the batch is judged at once
+        ([0.9, 1.04] * 6, 0.92 * 1.04**-0.5),
+        ([0.8] * 98 + [1.2] * 2, 0.92 * 0.95),
+        ([0.8] * 99 + [1.2], 0.92 * 0.95),
+    ],
+)
+def test_margin_falls_with_the_tail(ratios: list[float], margin: float) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, ratios)
+    assert loop.margin == pytest.approx(margin)
+
+
+def test_margin_has_a_floor_and_is_judged_by_what_came_after_its_last_cut() -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [2.0] * 6)
+    hear(loop, [2.0] * 500)
+    assert loop.margin == pytest.approx(0.92 * 0.95)
+    hear(loop, [2.0] * 6, dispatched_s=10.0)
+    assert loop.margin == pytest.approx(0.92 * 0.95**2)
+    for _ in range(10):
+        hear(loop, [9.0] * 6, dispatched_s=10.0)
+    assert loop.margin == 0.7
 
 
 @pytest.mark.parametrize(("attainment", "falls"), [(0.95, True), (0.5, False)])
 def test_margin_quantile_comes_from_the_attainment(attainment: float, falls: bool) -> None:
     loop = MarginLoop(attainment)
-    for index in range(100):
-        loop.observe(2.0 if index < 5 else 0.8)
+    hear(loop, [2.0 if index < 6 else 0.8 for index in range(100)])
     assert (loop.margin < 0.92) == falls
 
 
 def test_margin_restart_forgets() -> None:
     loop = MarginLoop(0.95)
-    for _ in range(99):
-        loop.observe(9.0)
+    hear(loop, [9.0] * 5)
     loop.restart()
-    for _ in range(99):
-        loop.observe(0.5)
+    hear(loop, [9.0] * 5 + [0.5] * 94)
     assert loop.margin == 0.92
 
 
 def test_prefill_follows_the_rate_down_at_once_and_up_slowly() -> None:
     loop = PrefillLoop()
-    loop.tick(None, 0.5, True, 0)
+    loop.tick(None, 0.5, True, 0, inf, 500)
     assert loop.tokens_max == 4096
-    loop.tick(20_000, 0.5, True, 0)
+    loop.tick(20_000, 0.5, True, 0, inf, 500)
     assert loop.tokens_max == pytest.approx(8_000)
-    loop.tick(30_000, 0.5, True, 0)
+    loop.tick(30_000, 0.5, True, 0, inf, 500)
     assert loop.tokens_max == pytest.approx(8_400)
-    loop.tick(15_000, 0.5, True, 0)
+    loop.tick(15_000, 0.5, True, 0, inf, 500)
     assert loop.tokens_max == pytest.approx(0.4 * (21_000 + 15_000) / 2)
     for _ in range(20):
-        loop.tick(100, 0.5, True, 0)
+        loop.tick(100, 0.5, True, 0, inf, 500)
     assert loop.tokens_max == 2048  # one chunk always
 
 
@@ -75,16 +103,46 @@ def test_prefill_backs_off_when_first_tokens_come_late_for_no_known_reason(
 ) -> None:
     loop = PrefillLoop()
     loop.observe(9.0, 0, 0.02)  # no rate yet: nothing to compare with
-    loop.tick(20_000, 0.5, True, waiting)
+    loop.tick(20_000, 0.5, True, waiting, inf, 500)
     for tick in range(3):
         assert loop.tokens_max == pytest.approx(8_000), tick
         loop.observe(ttft_s, 2_000, 0.02)  # explained: 0.10 + 0.02
-        loop.tick(20_000, 0.5, True, waiting)
+        loop.tick(20_000, 0.5, True, waiting, inf, 500)
     assert loop.tokens_max == pytest.approx(6_400 if cut else 8_000)
-    loop.tick(20_000, 0.5, False, waiting)
+    loop.tick(20_000, 0.5, False, waiting, inf, 500)
     assert loop.tokens_max == pytest.approx(6_400 if cut else 8_000)
-    loop.tick(20_000, 0.5, True, waiting)
+    loop.tick(20_000, 0.5, True, waiting, inf, 500)
     assert loop.tokens_max == pytest.approx(6_528 if cut else 8_000)
+
+
+@pytest.mark.parametrize(
+    ("room", "prompt", "most"),
+    [(600, 100, 1_200), (600, 512, 1_200), (300, 512, 1_024), (10_000, 512, 8_000), (0, 3_000, 6_000)],
+)
+def test_prefill_is_paced_by_what_two_steps_take_within_the_target(room: float, prompt: float, most: float) -> None:
+    loop = PrefillLoop()
+    loop.tick(20_000, 0.5, True, 0, room, prompt)
+    assert loop.tokens_max == pytest.approx(most)
+
+
+@pytest.mark.parametrize(
+    ("seen", "factor"), [(1.0, 1.0), (1.1, 1.0), (0.9, 1.0), (2.0, 2 / 1.15), (0.5, 0.5 / 0.85), (99.0, 4 / 1.15)]
+)
+def test_drag_corrects_the_lengths_by_what_the_engine_shows(seen: float, factor: float) -> None:
+    drag = Drag()
+    assert drag.factor == 1.0
+    for _ in range(200):
+        drag.tick(2.0, 100.0, seen * 200.0, 0.5)
+    assert drag.factor == pytest.approx(factor, rel=1e-3)
+
+
+def test_drag_believes_in_eight_seconds_and_starts_from_what_lengths_say() -> None:
+    drag = Drag()
+    drag.tick(2.0, 100.0, 800.0, 0.5)
+    assert drag.factor == 1.0
+    for _ in range(16):
+        drag.tick(2.0, 100.0, 800.0, 0.5)
+    assert drag.factor == pytest.approx((1 + 3 * (1 - 1 / 2.718)) / 1.15, rel=0.02)
 
 
 def scrape(at_s: float, running: int | None = 64, waiting: int | None = 10, **more: float) -> Telemetry:

@@ -14,6 +14,7 @@ from proxy.admission.prediction import (
     PRIOR,
     TENANTS_MAX,
     WINDOW,
+    DriftingMean,
     LengthPredictor,
     PromptCorrection,
     restricted_mean,
@@ -123,3 +124,25 @@ def test_prompt_correction(estimate: int, actual: int, cached: int, ratio: float
     assert prompts.ratio == pytest.approx(ratio)
     assert prompts.cached_share == pytest.approx(share)
     assert prompts.tokens(200) == round(200 * ratio)
+
+
+@pytest.mark.parametrize(("shift", "values"), [(3.0, 8), (0.4, 15)])
+def test_a_mean_that_drifts_starts_anew_when_its_subject_has_changed(shift: float, values: int) -> None:
+    rng = random.Random(1)
+    mean = DriftingMean(1024.0, 0.01)
+    for _ in range(300):
+        mean.add(500 * rng.lognormvariate(-0.1, 0.45))
+    assert mean.mean == pytest.approx(500, rel=0.15)
+    for _ in range(values):
+        mean.add(shift * 500 * rng.lognormvariate(-0.1, 0.45))
+    assert mean.mean == pytest.approx(shift * 500, rel=0.45)
+
+
+def test_a_mean_that_drifts_believes_no_outlier_and_no_steady_noise() -> None:
+    rng = random.Random(2)
+    mean = DriftingMean(1024.0, 0.01)
+    seen = []
+    for index in range(3000):
+        mean.add(64_000.0 if index % 100 == 50 else 500 * rng.lognormvariate(-0.5, 1.0))
+        seen.append(mean.mean)
+    assert min(seen[300:]) > 700 and max(seen[300:]) < 2200

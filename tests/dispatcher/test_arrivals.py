@@ -16,9 +16,10 @@ from proxy.types import Outcome, Telemetry, Usage, Work
 from .world import CLASSES, TenantConfig, World, config, upstream
 
 
-def tiny(**fields: object) -> DispatcherConfig:
+def tiny(floors: bool = True, **fields: object) -> DispatcherConfig:
     """One seat; two places per class."""
-    return config(upstream(seats=1), **{"classes": tuple(replace(one, queue_max=2) for one in CLASSES), **fields})
+    classes = tuple(replace(one, queue_max=2, floor=one.floor * floors) for one in CLASSES)
+    return config(upstream(seats=1), **{"classes": classes, **fields})
 
 
 def test_a_full_class_refuses_its_own_and_never_a_higher_one() -> None:
@@ -30,7 +31,7 @@ def test_a_full_class_refuses_its_own_and_never_a_higher_one() -> None:
 
 
 def test_a_newcomer_displaces_the_newest_of_the_lowest_class_below_and_the_total_stays() -> None:
-    world = World(tiny())
+    world = World(tiny(floors=False))
     world.arrive(rank=0)
     lower = {rank: [world.arrive(rank=rank) for _ in range(2)] for rank in (3, 2, 1, 0)}
     displaced = []
@@ -42,6 +43,17 @@ def test_a_newcomer_displaces_the_newest_of_the_lowest_class_below_and_the_total
     assert world.outcome(world.arrive(rank=0)) is Outcome.QUEUE_FULL
     assert world.outcome(world.arrive(rank=3)) is Outcome.QUEUE_FULL, "its places are taken from above"
     assert len(world.waiting) == 8
+    world.empty()
+
+
+def test_a_flood_from_above_leaves_a_class_the_places_that_its_floor_covers() -> None:
+    world = World(tiny())
+    world.arrive(rank=0)
+    lower = {rank: [world.arrive(rank=rank) for _ in range(2)] for rank in (1, 2, 3)}
+    for _ in range(20):
+        world.arrive(rank=0)
+    kept = [rank for rank in (1, 2, 3) for one in lower[rank] if world.outcome(one) == "waiting"]
+    assert kept == [1, 2, 3]
     world.empty()
 
 

@@ -16,8 +16,8 @@ INTRODUCTION = (
     "- **Arrivals** are open loop (Poisson, lognormal lengths): they come whatever became of the earlier ones. All "
     "laws get the same trace.",
     "- **Engine**, if nothing else is said: a 14B model on one H100, a step of 13.58 ms + 27.3 us per sequence + 0.08 "
-    "us per token of cache + 39.4 us per prompt token, with 12 % of noise; prompts of 512 tokens, outputs of 256; target "
-    "40 ms per token and 0.5 s from dispatch to the first token.",
+    "us per token of cache + 39.4 us per prompt token, with 12 % of noise; prompts of 512 tokens, outputs of 256; "
+    "target 40 ms per token and 0.5 s from dispatch to the first token.",
     "- **Goodput**: output tokens per second of requests that met both targets. What is refused or late adds nothing.",
     "- **Best static**: the fixed limit with the highest goodput, from a sweep in steps of 5 % on the same traces. A "
     "law cannot know it in advance; figures above 1 are possible because the sweep has steps and laws adapt.",

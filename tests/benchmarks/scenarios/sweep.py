@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -27,26 +28,21 @@ from tests.benchmarks.scenarios.obstacles import OBSTACLES
 from tests.benchmarks.scenarios.others import OTHERS
 from tests.benchmarks.scenarios.queues import QUEUES
 from tests.benchmarks.scenarios.scenario import Best, Found, Numbers, Oracle, Scenario
-from tests.benchmarks.scenarios.worlds import World
+from tests.benchmarks.scenarios.worlds import OURS, World
 
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / "build" / "scenarios"
 GROUPS = (*LIMITS, *OBSTACLES, *LOADS_AND_PROXIES, *OTHERS, *QUEUES)
 SCENARIOS: dict[str, Scenario] = {one.key: one for one in sorted(GROUPS, key=lambda one: one.key)}
 COARSE, FINE, NEAR = 1.2, 1.05, 1.16
+HERE = "tests/benchmarks/scenarios"
 ENGINE_CODE = (
-    "proxy/simulator/*.py",
-    "proxy/laboratory/*.py",
-    "proxy/types.py",
-    "tests/benchmarks/scenarios/worlds.py",
+    *(f"proxy/simulator/{name}.py" for name in ("blocks", "engine", "profiles")),
+    *(f"proxy/laboratory/{name}.py" for name in ("bench", "lab", "measures", "workload")),
+    f"{HERE}/worlds.py",
 )
-ALL_CODE = (
-    *ENGINE_CODE,
-    "proxy/admission/*.py",
-    "proxy/dispatcher/*.py",
-    "proxy/routing/*.py",
-    "tests/benchmarks/scenarios/*.py",
-)
+LADDER_CODE = (*ENGINE_CODE, f"{HERE}/laws.py")  # other laws replace ours, and what remains is a queue in order
+ALL_CODE = (*LADDER_CODE, "proxy/admission/*.py", "proxy/dispatcher/*.py", "proxy/routing/*.py")
 
 
 def code(patterns: Sequence[str]) -> str:
@@ -54,8 +50,12 @@ def code(patterns: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
-            digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
+            digest.update(parsed(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
+
+
+def parsed(text: str) -> str:
+    return ast.dump(ast.parse(text))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ class RunJob:
     found: tuple[tuple[str, Best], ...]
 
     def key(self, sources: dict[str, str]) -> str:
-        return f"run {self!r} {SCENARIOS[self.scenario].worlds[self.world]!r} {sources['all']}"
+        scenario = SCENARIOS[self.scenario]
+        reading = inspect.getsource(inspect.getmodule(scenario.read) or sys)
+        world = scenario.worlds[self.world]
+        return f"run {self!r} {world!r} {sources['ours' if self.law == OURS else 'ladder']} {parsed(reading)}"
 
     def do(self) -> dict[str, Any]:
         scenario = SCENARIOS[self.scenario]
@@ -123,7 +126,7 @@ class Bench:
         self._processes = processes
         self._tell = tell
         self._fresh = fresh
-        self._sources = {"engine": code(ENGINE_CODE), "all": code(ALL_CODE)}
+        self._sources = {"engine": code(ENGINE_CODE), "ladder": code(LADDER_CODE), "ours": code(ALL_CODE)}
         self.cpu_s = self.simulated_s = 0.0
         self.runs = 0
         CACHE.mkdir(parents=True, exist_ok=True)
