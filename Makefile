@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo test test-system check lock bench screenshot clean
+.PHONY: run demo test test-system check lock bench screenshot simulate-faults fuzz suites soak test-engines clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,11 @@ help:
 	@echo "make test-system  tests that need Debian programs (fails where they are absent)"
 	@echo "make screenshot   the status page's picture in docs/ (needs Chromium, takes ten minutes)"
 	@echo "make bench        data-path benchmark beside nginx"
+	@echo "make simulate-faults  seeded worlds of faults in virtual time, until SECONDS are over (default 600)"
+	@echo "make fuzz         coverage-guided fuzzing of every reader, SECONDS each (default 60); installs atheris"
+	@echo "make suites       schemathesis and httplint against the real process; installs them"
+	@echo "make soak         load with aborts and dying engines for DURATION seconds (default 600)"
+	@echo "make test-engines the proxy before real vLLM and transformers on CPU (5 GB, 10 minutes)"
 	@echo "make lock         refresh the pinned dependencies (needs uv)"
 
 $(BIN)/python:
@@ -47,6 +52,34 @@ test-system: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks.data_path
+
+SECONDS ?= 60
+DURATION ?= 600
+FUZZED := request answer body form events tail head telemetry configuration
+ENGINES ?= build/engines
+
+simulate-faults: SECONDS = 600
+simulate-faults: $(VENV)/.test
+	$(BIN)/python -m tests.simulation --first $$(date +%s) --seeds 100000000 --seconds $(SECONDS)
+
+build/%/venv/.ready: tests/%/requirements.lock requirements-dev.lock
+	$(PYTHON) -m venv build/$*/venv
+	build/$*/venv/bin/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	build/$*/venv/bin/python -m pip install --quiet --require-hashes -r tests/$*/requirements.lock
+	@touch $@
+
+fuzz: build/fuzz/venv/.ready
+	for target in $(FUZZED); do build/fuzz/venv/bin/python -W ignore -m tests.fuzz $$target $(SECONDS) || exit 1; done
+
+suites: build/suites/venv/.ready
+	build/suites/venv/bin/python -m tests.suites
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks.soak --duration $(DURATION)
+
+test-engines: $(VENV)/.test
+	sh tests/engines/install.sh $(ENGINES)
+	PENSTOCK_TEST_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines/checks.py -s
 
 screenshot: $(VENV)/.test
 	$(BIN)/python -m tests.e2e.screenshot docs/status.png

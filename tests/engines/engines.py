@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.harness import free_port
 from tests.e2e.scripted_upstream import HOST, wait_for
 
-FOLDER = Path(os.environ.get("PENSTOCK_TEST_ENGINES", ".engines")).absolute()
+FOLDER = Path(os.environ.get("PENSTOCK_TEST_ENGINES", "build/engines")).absolute()
 START_S = 300.0
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
 MAX_SEQUENCES, MAX_QUEUED = 8, 24
