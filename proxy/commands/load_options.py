@@ -46,22 +46,28 @@ def declare_load(parser: Commands, workload: str, loops: bool = True) -> None:
         help=f"bundled name, YAML file, or JSONL of recorded arrivals (default {workload})",
     )  # fmt: skip
     if loops:
-        group.add_argument("--rate", type=above_zero, help="open loop with this many requests per second")
-        group.add_argument("--concurrency", type=whole, help="closed loop with this many requests under way")
-        group.add_argument("--requests", type=whole, help="end after so many requests instead of a duration")
+        group.add_argument("--rate", type=above_zero, metavar="R", help="open loop with this many requests per second")
+        group.add_argument(
+            "--concurrency", type=whole, metavar="N", help="closed loop with this many requests under way"
+        )
+        group.add_argument(
+            "--requests", type=whole, metavar="N", help="end after so many requests instead of a duration"
+        )
     group.add_argument("--duration", type=above_zero, metavar="S", help="measured seconds, after the warm-up")
     group.add_argument("--warmup", type=at_least_zero, metavar="S", help="seconds before, not counted")
-    group.add_argument("--seed", type=seed_number, help="start of all random draws")
-    group.add_argument("--in-flight-max", type=whole, help="open loop: never more under way than this")
+    group.add_argument("--seed", type=seed_number, metavar="N", help="start of all random draws")
+    group.add_argument("--in-flight-max", type=whole, metavar="N", help="open loop: never more under way than this")
     group.add_argument("--timeout", type=above_zero, metavar="S", help="a request may take this long (default 600)")
     group.add_argument("--silence", type=above_zero, metavar="S", help="and be silent this long (default 120)")
-    group.add_argument("--prompt-tokens", type=whole, help="fixed prompt length of every flow")
-    group.add_argument("--output-tokens", type=whole, help="fixed output length of every flow")
+    group.add_argument("--prompt-tokens", type=whole, metavar="N", help="fixed prompt length of every flow")
+    group.add_argument("--output-tokens", type=whole, metavar="N", help="fixed output length of every flow")
     group.add_argument("--no-stream", action="store_true", help="ask for whole answers")
 
 
 def declare_slo(parser: Commands) -> None:
-    parser.add_argument("--slo", type=slo_text, help="objectives for goodput, such as ttft=500ms,itl=50ms,e2e=10s")
+    parser.add_argument(
+        "--slo", type=slo_text, metavar="WORDS", help="objectives for goodput, such as ttft=500ms,itl=50ms,e2e=10s"
+    )
 
 
 def slo_text(text: str) -> Slo:

@@ -26,11 +26,17 @@ def declare(commands: Commands) -> None:
     options.declare_endpoint(parser)
     options.declare_load(parser, "closed", loops=False)
     group = parser.add_argument_group("target")
-    group.add_argument("--itl-ms", type=above_zero, default=50.0, help="time per output token (default 50)")
-    group.add_argument("--ttft-ms", type=above_zero, default=500.0, help="time to first token (default 500)")
-    group.add_argument("--attainment", type=above_zero, default=0.95, help="share of requests within (default 0.95)")
-    group.add_argument("--start", type=whole, default=1, help="concurrency to begin with (default 1)")
-    group.add_argument("--max", type=whole, default=1024, help="highest concurrency to try (default 1024)")
+    group.add_argument(
+        "--itl-ms", type=above_zero, metavar="MS", default=50.0, help="time per output token (default 50)"
+    )
+    group.add_argument(
+        "--ttft-ms", type=above_zero, metavar="MS", default=500.0, help="time to first token (default 500)"
+    )
+    group.add_argument(
+        "--attainment", type=above_zero, metavar="X", default=0.95, help="share of requests within (default 0.95)"
+    )
+    group.add_argument("--start", type=whole, metavar="N", default=1, help="concurrency to begin with (default 1)")
+    group.add_argument("--max", type=whole, metavar="N", default=1024, help="highest concurrency to try (default 1024)")
     group.add_argument("--cost-per-hour", type=above_zero, metavar="X", help="of the hardware, for cost per token")
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, metavar="PATH", help="save PATH.json and PATH.html")

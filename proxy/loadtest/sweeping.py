@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor, log10
 from typing import Any
@@ -20,7 +21,7 @@ from proxy.loadtest.curve import (
 )
 from proxy.loadtest.results import Document, ResultsError, check_results
 from proxy.loadtest.slo import Slo
-from proxy.loadtest.text import amount
+from proxy.loadtest.text import amount, failures
 from proxy.loadtest.workload import Workload, public
 from proxy.planning.charts import Axis, Chart, Series
 
@@ -81,7 +82,8 @@ def document_blocks(document: Mapping[str, Any]) -> list[Block]:
         blocks += [Drawing(chart) for chart in charts(rows, kind)]
         if memory := _memory_rows(found):
             blocks += [Heading("Memory by concurrency"), Grid(memory)]
-    notes = {note: None for point in document["points"] for note in point["results"].get("notes", [])}
+    told = (failures(point["results"]) + point["results"].get("notes", []) for point in document["points"])
+    notes = dict.fromkeys(itertools.chain.from_iterable(told))
     return [*blocks, Heading("Notes"), Lines(tuple(notes))] if notes else blocks
 
 
@@ -154,6 +156,8 @@ def in_words(points: Sequence[Point], kind: str) -> list[str]:
     what = WORDS[kind]
     top, full = max(points, key=lambda point: point.tokens_per_s), saturation(points)
     lines = [f"Highest throughput: {amount(top.tokens_per_s)} output tokens/s at {top.setting:g} {what}."]
+    quick = min(points, key=lambda point: point.e2e_p50_ms or 0.0)
+    lines.append(f"Lowest latency: {amount(quick.e2e_p50_ms)} ms a request (p50) at {quick.setting:g}.")
     if full.setting < top.setting:
         lines.append(f"Nearly all of it is there from {full.setting:g} on; beyond, requests only wait longer.")
     if (bend := knee(points)) is not None:

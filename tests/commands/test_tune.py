@@ -30,6 +30,7 @@ def test_json_alone_and_one_where_nothing_holds(capsys: Capture) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["recommended_concurrency"] is None
     assert document["trials"][0]["problems"] == ["100.0% of requests failed"]
+    assert any("status 500" in line for line in document["warnings"])
 
 
 @pytest.mark.parametrize("words", [["--attainment", "1.5"], ["--start", "8", "--max", "4"]])

@@ -84,7 +84,7 @@ def test_the_document_has_points_findings_curves_and_memory() -> None:
         "Knee of the curve: 2 requests under way (200.0 tokens/s, 1,100 ms a request)", "## Memory by concurrency",
         "Each running sequence holds 10.00% of the KV cache (100.0 tokens)", "full at about 10 sequences",
         "The engine evicted sequences from 4 on", "| 4 | 4.00 | - | 40.0% | 40.0% | 10.00% | 5 | 50.0% | 1.0 |",
-        "Pareto set: 2, 4.", "within the objectives: 4 (220.0",
+        "Pareto set: 2, 4.", "Lowest latency: 1,100 ms a request (p50) at 1.", "within the objectives: 4 (220.0",
     ):  # fmt: skip
         assert words in text
     assert as_page("T", blocks).count("<svg") == 5
@@ -95,6 +95,10 @@ def test_without_success_there_is_only_the_table() -> None:
     for one in document["points"]:
         one["results"]["total"] |= {"e2e_ms": None, "ttft_ms": None, "tpot_ms": None}
         one["results"]["notes"] = []
+    document["points"][0]["results"]["total"]["endings"] = {"silence": 2}
+    text = as_markdown("T", document_blocks(document))
+    assert "## Notes\n\n- silence: 2" in text
+    document["points"][0]["results"]["total"]["endings"] = {}
     text = as_markdown("T", document_blocks(document))
     assert "## What it shows" not in text
     assert "## Notes" not in text

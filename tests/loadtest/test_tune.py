@@ -40,5 +40,5 @@ def test_an_interruption_ends_it_without_an_answer() -> None:
     assert (len(search.trials), search.confirmed) == (1, None)
 
 
-def test_warnings_are_told_once_for_each_concurrency() -> None:
-    assert Found("vllm", {4: "WARNING late"}).lines() == ["WARNING late (at 4)"]
+def test_failures_and_warnings_are_told_with_their_concurrency() -> None:
+    assert Found("vllm", {"WARNING late": 4}).lines() == ["WARNING late (at 4)"]

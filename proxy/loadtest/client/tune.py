@@ -11,6 +11,7 @@ from proxy.loadtest.client.measure import Options, measure
 from proxy.loadtest.client.sweep import loaded
 from proxy.loadtest.curve import point_of
 from proxy.loadtest.search import Search, Step, Trial
+from proxy.loadtest.text import failures
 from proxy.loadtest.workload import Workload
 
 CONFIRM_FACTOR = 2.0  # a confirmation takes so many times as long
@@ -18,13 +19,13 @@ CONFIRM_FACTOR = 2.0  # a confirmation takes so many times as long
 
 @dataclass(slots=True)
 class Found:
-    """What the runs told beside their figures: the engine's name, and warnings by concurrency."""
+    """What the runs told beside their figures: the engine's name; failures and warnings with their concurrency."""
 
     engine: str = ""
-    warnings: dict[int, str] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        return [f"{note} (at {concurrency})" for concurrency, note in self.warnings.items()]
+        return [f"{line} (at {concurrency})" for line, concurrency in self.warnings.items()]
 
 
 Told = Callable[[Step, Trial | None], None]
@@ -43,8 +44,8 @@ async def tune(endpoint: Endpoint, workload: Workload, search: Search, options: 
         if stop.is_set():
             break
         found.engine = (results.document["engine"] or {}).get("engine") or found.engine
-        for note in results.document["notes"]:
-            if note.startswith("WARNING"):
-                found.warnings.setdefault(step.concurrency, note)
+        warnings = [note for note in results.document["notes"] if note.startswith("WARNING")]
+        for line in (*failures(results.document), *warnings):
+            found.warnings.setdefault(line, step.concurrency)
         told(step, search.heard(point_of(step.concurrency, results.document)))
     return found
