@@ -11,7 +11,7 @@ import aiohttp
 
 from proxy.adapters.tasks import Tasks
 from proxy.commands.base import CommandError, say
-from proxy.commands.demo_load import Load
+from proxy.commands.demo_load import demo_workload, send
 from proxy.commands.demo_view import HOME_AND_CLEAR, line, screen
 
 INTERVAL_S = 1.0
@@ -23,7 +23,8 @@ async def watch(arguments: Namespace, public_url: str, admin_url: str) -> None:
     on_terminal = sys.stdout.isatty()
     started_s = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        tasks.serve("demo load", Load(session, tasks, public_url, arguments.rate, arguments.seed).run)
+        load = demo_workload(arguments.rate, arguments.duration, arguments.seed)
+        tasks.serve("demo load", lambda: send(public_url, load))
         try:
             while (elapsed_s := time.monotonic() - started_s) < arguments.duration:
                 try:

@@ -3,74 +3,39 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from typing import Any
+from itertools import pairwise
 
-import aiohttp
 import pytest
-from aiohttp import web
 
-from proxy.adapters.tasks import Tasks
-from proxy.commands import demo_load
-from proxy.commands.demo_load import CLASSES, Load, rate_at, request
-
-
-@pytest.mark.parametrize(("elapsed_s", "rate"), [(0, 1), (19.9, 1), (20, 3), (39.9, 3), (40, 1)])
-def test_calm_and_busy_take_turns_around_the_mean(elapsed_s: float, rate: float) -> None:
-    assert rate_at(elapsed_s, 2.0) == rate
+from proxy.commands.demo_load import CLASSES, HALF_PERIOD_S, OUTSTANDING_MAX, demo_workload, send
+from proxy.loadtest.workload import shots
+from tests.loadtest.support import RESET, good, scripted
 
 
-def test_requests_are_bounded_and_of_every_class() -> None:
-    rng = random.Random(1)
-    made = [request(rng, "m") for _ in range(2000)]
-    seen = Counter(headers["x-priority"] for headers, _ in made)
+def test_requests_are_bounded_and_of_every_class_and_busy_times_are_three_times_as_busy() -> None:
+    workload = demo_workload(20.0, 400.0, 1)
+    made = list(shots(workload, random.Random(1)))
+    seen = Counter(shot.flow.class_name for shot in made)
     assert seen.keys() == CLASSES.keys()
     assert seen.most_common(1)[0][0] == "normal"
-    assert {body["max_tokens"] >= 1 and body["max_tokens"] <= 501 for _, body in made} == {True}
-    words = [len(body["messages"][0]["content"].split()) for _, body in made]
-    assert min(words) >= 1
-    assert max(words) <= 1001
+    assert max(shot.prompt_tokens + shot.output_tokens for shot in made) <= 1900  # the demo's engine takes 2,048
+    assert workload.in_flight_max == OUTSTANDING_MAX
+    halves = Counter(int((shot.at_s or 0.0) // HALF_PERIOD_S % 2) for shot in made)
+    assert halves[1] / halves[0] == pytest.approx(3, rel=0.1)
+    assert len(made) / 400 == pytest.approx(20, rel=0.05)
+    assert all((one.at_s or 0.0) <= (other.at_s or 0.0) for one, other in pairwise(made))
 
 
-@pytest.mark.parametrize("broken", [False, True])
-def test_the_load_never_has_more_outstanding_than_its_bound(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_load, "OUTSTANDING_MAX", 3)
+@pytest.mark.parametrize("script", [good(), RESET])
+def test_it_sends_whatever_comes_back_and_ends_with_the_workload(script: bytes) -> None:
+    async def scenario() -> set[str]:
+        async with scripted(script) as endpoint, asyncio.timeout(10):
+            await send(endpoint.url, demo_workload(200.0, 0.2, 1))
+            return {said.json["model"] for said in endpoint.asked}
 
-    async def scenario() -> None:
-        now, most, models, enough = 0, 0, set(), asyncio.Event()
-        told: list[str] = []
-        seen = 0
+    assert asyncio.run(scenario()) == {"m"}
 
-        async def chat(asked: web.Request) -> web.StreamResponse:
-            nonlocal now, most, seen
-            now, seen = now + 1, seen + 1
-            most = max(most, now)
-            models.add((await asked.json())["model"])
-            if seen >= 12:
-                enough.set()
-            await asyncio.sleep(0)
-            now -= 1
-            if broken and asked.transport is not None:
-                asked.transport.abort()
-            return web.Response(text="data: [DONE]")
 
-        async def names(asked: web.Request) -> web.Response:
-            listing: dict[str, Any] = {"data": [{"id": "m"}]}
-            return web.json_response(listing)
-
-        app = web.Application()
-        app.add_routes([web.get("/v1/models", names), web.post("/v1/chat/completions", chat)])
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        tasks = Tasks(lambda name, error: told.append(repr(error)))
-        async with aiohttp.ClientSession() as session:
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            tasks.start("load", Load(session, tasks, url, 5000.0, 1).run())
-            async with asyncio.timeout(20):
-                await enough.wait()
-            await tasks.close()
-        await runner.cleanup()
-        assert (models, told) == ({"m"}, [])
-        assert 1 <= most <= 3
-
-    asyncio.run(scenario())
+def test_without_a_model_it_says_so() -> None:
+    with pytest.raises(LookupError, match="no model"):
+        asyncio.run(send("http://127.0.0.1:9", demo_workload(1.0, 1.0, 1)))

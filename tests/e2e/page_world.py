@@ -16,7 +16,9 @@ from typing import Any
 
 import aiohttp
 
-from proxy.commands.demo_load import request
+from proxy.commands.demo_load import demo_workload
+from proxy.loadtest.prompts import Prompts
+from proxy.loadtest.workload import shots
 from tests.e2e.harness import ROOT, ProxyProcess, free_port
 from tests.e2e.scripted_upstream import HOST, wait_for
 
@@ -93,15 +95,18 @@ def proxy(folder: Path, config: dict[str, Any]) -> Iterator[Proxy]:
 async def load(port: int, clients: int, seed: int = 0, pause_s: float = 0.0) -> AsyncIterator[None]:
     """Clients that send one request after another, of several tenants and classes, until the block ends."""
     rng = random.Random(seed)
+    prompts, sizes = Prompts(rng), shots(demo_workload(1.0, 1e9, seed), rng)
     url = f"http://{HOST}:{port}"
 
     async def client(session: aiohttp.ClientSession, model: str, tenant: str) -> None:
         while True:
             await asyncio.sleep(rng.expovariate(1 / pause_s) if pause_s else 0)
-            headers, body = request(rng, model)
+            shot = next(sizes)
+            headers = {"content-type": "application/json", "x-priority": shot.flow.class_name}
+            body = prompts.body(shot, model)
             with suppress(aiohttp.ClientError):
                 path = f"{url}/v1/chat/completions"
-                async with session.post(path, json=body, headers={**headers, "x-tenant-id": tenant}) as answer:
+                async with session.post(path, data=body, headers={**headers, "x-tenant-id": tenant}) as answer:
                     await answer.read()
                     if answer.status >= 400:
                         await asyncio.sleep(0.5)
