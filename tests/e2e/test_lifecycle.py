@@ -205,30 +205,22 @@ def test_a_bad_reload_keeps_the_old_configuration_and_says_why(reloading: Reload
 # ---- start ----
 
 
-def start(folder: Path, text: str) -> tuple[int, str]:
-    path = folder / "penstock.yaml"
-    path.write_text(text)
-    command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=environment)
-    return found.returncode, found.stdout + found.stderr
-
-
-def test_a_start_that_fails_says_so_in_one_line(tmp_path: Path) -> None:
+def test_a_start_on_a_taken_port_says_so_in_one_line_and_exits_1(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.yaml"
     with closing(socket.create_server((HOST, 0))) as other:
         port = other.getsockname()[1]
-        code, said = start(
-            tmp_path, f"listen: {{host: {HOST}, port: {port}}}\nadmin: {{port: 0}}\nupstreams: [{{url: 'http://e:1'}}]"
+        path.write_text(
+            f"listen: {{host: {HOST}, port: {port}}}\nadmin: {{port: 0}}\nupstreams: [{{url: 'http://e:1'}}]"
         )
-    assert code == 1
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=environment)
+    assert found.returncode == 1
+    said = found.stdout + found.stderr
     errors = [line for line in said.splitlines() if line.startswith("penstock: ")]
     assert len(errors) == 1, said
     assert str(port) in errors[0]
     assert "choose another with --port" in errors[0]
-    assert "Traceback" not in said
-    code, said = start(tmp_path, "admin: {token: planted}\nupstreams: [{url: 'http://e:1', api_key: [planted-key]}]")
-    assert code == 2
-    assert "planted" not in said
     assert "Traceback" not in said
 
 
