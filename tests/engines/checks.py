@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def test_an_engine_that_sheds_is_believed_and_nothing_leaks(vllm: Service) -> No
 
 def test_the_limit_finds_what_the_engine_can_run(vllm: Service) -> None:
     """Sixteen clients in a closed loop: nobody is refused, and the engine's own queue stays short."""
-    until_s = time.monotonic() + 30
+    until_s, over = time.monotonic() + 30, threading.Event()
     ends: Counter[str] = Counter()
 
     def go_on(_: int) -> None:
@@ -140,7 +141,7 @@ def test_the_limit_finds_what_the_engine_can_run(vllm: Service) -> None:
         for number in range(16):
             pool.submit(go_on, number)
         while time.monotonic() < until_s:
-            time.sleep(0.5)
+            over.wait(0.5)
             waiting.append(vllm.engine.metric("vllm:num_requests_waiting"))
     state = vllm.proxy.upstream("real")
     late = waiting[len(waiting) // 2 :]
