@@ -9,10 +9,23 @@ import sys
 from collections.abc import Sequence
 
 from proxy import __version__
-from proxy.commands import configuration, demo, healthcheck, keys, loadtest, plan, report, serve, simulate, sweep, tune
+from proxy.commands import (
+    configuration,
+    demo,
+    healthcheck,
+    keys,
+    loadtest,
+    plan,
+    replay,
+    report,
+    serve,
+    simulate,
+    sweep,
+    tune,
+)
 from proxy.commands.base import CommandError, Parser
 
-COMMANDS = (serve, demo, simulate, plan, loadtest, sweep, tune, report, configuration, keys, healthcheck)
+COMMANDS = (serve, demo, simulate, plan, replay, loadtest, sweep, tune, report, configuration, keys, healthcheck)
 
 
 def parser() -> Parser:

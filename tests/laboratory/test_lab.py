@@ -67,10 +67,7 @@ def books_are_kept(lab: Lab) -> None:
         one
         for bench in lab.benches.values()
         for one in bench.live.values()
-        if one.first_s is not None
-        and one.ticket.id not in bench.paused
-        and one.arrival.streaming
-        and not one.stalled
+        if one.first_s is not None and one.ticket.id not in bench.paused and one.arrival.streaming and not one.stalled
     ]
     assert sum(meter.live for meter in meters) == len(streams)
 

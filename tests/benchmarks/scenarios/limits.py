@@ -189,7 +189,7 @@ D = Scenario(
     ),
     oracles={
         "there": Oracle(SHIFTED, (85.0, 130.0), 10.0, 60.0),
-        "back": Oracle(SHIFTED, (150.0, 190.0), 110.0, 190.0),
+        "back": Oracle(SHIFTED, (150.0, 190.0), 60.0, 190.0),
     },
     picture="shifted",
 )

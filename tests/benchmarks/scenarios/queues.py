@@ -197,7 +197,7 @@ FLOOD = World(
         Stream(40.0, 0.0, 600.0, HIGH),
         Stream(0.8, 0.0, 600.0, NORMAL),
         Stream(0.3, 0.0, 600.0, LOW),
-        Stream(0.02, 0.0, 600.0, LOW, prompt_mean=12_000.0, output_mean=400.0),
+        Stream(0.02, 0.0, 600.0, LOW, prompt_mean=12_000.0, output_mean=400.0, variation=0.2),
     ),
     600.0,
     replace(ROOMY, kv_tokens=120_000),
