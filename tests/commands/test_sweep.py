@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from argparse import Namespace
 from pathlib import Path
 
@@ -81,3 +83,24 @@ def test_settings_that_make_no_sense(given: dict[str, str], message: str) -> Non
     with pytest.raises(CommandError, match=message) as error:
         settings_of(Namespace(**none | given))
     assert error.value.code == 2
+
+
+def test_an_interruption_keeps_the_points_that_are_done(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "s"
+
+    def interrupt(said: object) -> None:
+        if out.with_suffix(".json").exists() and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sent: list[bool] = []
+    with in_a_thread() as endpoint:
+        endpoint.seen = interrupt
+        words = ["sweep", endpoint.url, "--concurrency", "1,2,3", *SHORT, "--out", str(out)]
+        assert main(words) == 1
+        assert "interrupted after 1 of 3 points; the same command goes on from there" in capsys.readouterr().err
+        assert [one["setting"] for one in json.loads(out.with_suffix(".json").read_text())["points"]] == [1]
+        assert main(words) == 0
+        sent.clear()
+        assert main([*words, "--fresh"]) == 1
+    assert capsys.readouterr().err == "penstock: interrupted before the first point was measured\n"

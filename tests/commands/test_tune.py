@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,16 @@ def test_json_alone_and_one_where_nothing_holds(capsys: Capture) -> None:
 def test_wrong_use_is_one_line(words: list[str], capsys: Capture) -> None:
     assert main(["tune", "http://127.0.0.1:9", *words]) == 2
     assert capsys.readouterr().err == "penstock: --attainment is at most 1, and --start at most --max\n"
+
+
+def test_an_interruption_is_told(capsys: Capture) -> None:
+    def interrupt(said: object) -> None:
+        if len(endpoint.asked) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with in_a_thread() as endpoint:
+        endpoint.seen = interrupt
+        assert main(["tune", endpoint.url, *SHORT]) == 1
+    said = capsys.readouterr()
+    assert "Not finished: no setting is confirmed yet" in said.out
+    assert said.err == "penstock: interrupted after 0 runs; nothing is confirmed\n"

@@ -171,6 +171,11 @@ def test_our_own_lack_of_descriptors_is_not_the_endpoint_s_fault() -> None:
         call = Call(record, [], ROUTES[b"/v1/chat/completions"], runner.pool, runner.clock, lambda one: None, 5.0, 5.0)
         call.connect_failed("Too many open files", False)
         call.connect_failed("again", False)  # only the first ending counts
+        late, transport = UpstreamConnection(runner.pool), ScriptedTransport([])
+        transport.protocol = late
+        late.connection_made(transport)
+        call.connected(late, False)
+        assert transport.ended  # nothing is sent for a request that is over
         return call
 
     call = asyncio.run(scenario())

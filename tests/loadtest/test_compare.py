@@ -83,6 +83,8 @@ def test_a_larger_batch_is_found_by_little_s_law_and_explained() -> None:
         (run(100, 20), run(101, 20), "Nothing moved by more than 3 %."),
         (run(100, 20), run(100, 40), "The larger batch bought nothing"),
         (run(100, 20), run(50, 40), "Steps are slower at the same batch"),
+        (run(100, 20), run(50, 20), "so tokens come x0.50 as fast."),
+        (run(100, 20), run(100, 20, 200), "Time to first token (p50) rose from 100.0 to 200.0 (+100.0%, x2.00)."),
         (run(100, 20, requests_per_s=2), run(200, 20, requests_per_s=4), "Request throughput rose from 2.00 to 4.00"),
     ],
 )

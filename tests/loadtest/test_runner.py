@@ -14,7 +14,7 @@ from proxy.loadtest.client.endpoint import read_endpoint
 from proxy.loadtest.client.runner import HOPELESS_REQUESTS, Runner
 from proxy.loadtest.records import Ending
 from proxy.loadtest.stats import Tally
-from proxy.loadtest.workload import Arrival, Flow, Lengths, Workload
+from proxy.loadtest.workload import Arrival, Flow, Lengths, TraceEntry, Workload
 from tests.loadtest.support import HANG, STREAM, Scripted, chunk, good, scripted, token, whole
 
 FLOW = Flow("f", prompt_tokens=Lengths(mean=5), output_tokens=Lengths(mean=8))
@@ -111,6 +111,16 @@ def test_a_bound_of_our_own_delays_but_latency_counts_from_the_due_time() -> Non
 def test_requests_held_back_beyond_the_number_asked_for_are_dropped() -> None:
     _, tally, endpoint = played(workload(Arrival("constant", 5000), requests=5, in_flight_max=1))
     assert len(endpoint.asked) == len(tally.whole().records) == 5
+
+
+def test_recorded_arrivals_are_sent_under_their_tenants_and_classes() -> None:
+    trace = tuple(TraceEntry(at_s, tenant, "low", 5, 6) for at_s, tenant in ((0.0, "a"), (0.02, "b"), (0.04, "a")))
+    _, tally, endpoint = played(workload(Arrival("trace"), trace=trace))
+    assert {name: len(flow.records) for name, flow in tally.flows.items()} == {"a/low": 2, "b/low": 1}
+    assert {(said.headers["x-tenant-id"], said.headers["x-priority"]) for said in endpoint.asked} == {
+        ("a", "low"),
+        ("b", "low"),
+    }
 
 
 def test_stopping_keeps_what_was_measured_and_blames_nobody() -> None:

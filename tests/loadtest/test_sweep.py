@@ -9,7 +9,7 @@ import pytest
 from proxy.loadtest import Options, Sources, read_endpoint, run
 from proxy.loadtest.client.sweep import SweepError, hold_limit, loaded, sweep
 from proxy.loadtest.workload import Arrival, Flow, Workload
-from tests.loadtest.support import Said, good, scripted, whole
+from tests.loadtest.support import MODELS, Said, good, scripted, whole
 
 CLOSED = Workload("w", (Flow("f"),), Arrival("closed", think_s=0.1), warmup_s=0, requests=4)
 STATE = whole(json.dumps({"upstreams": [{"name": "a"}, {"name": "b"}]}).encode())
@@ -32,10 +32,12 @@ def test_each_setting_is_measured_once_and_told() -> None:
     heard: list[tuple[float, int, bool]] = []
 
     async def scenario() -> dict[float, Any]:
-        async with scripted() as endpoint:
+        metrics = {"/v1/models": MODELS, "/metrics": whole(b"vllm:num_requests_running 3\n")}
+        async with scripted(pages=metrics) as endpoint:
+            options = Options(sources=Sources(endpoint.url))
             done: dict[float, Any] = {2.0: {"kept": True}}
             return await sweep(
-                read_endpoint(endpoint.url), CLOSED, "concurrency", [1.0, 2.0, 3.0], Options(), done,
+                read_endpoint(endpoint.url), CLOSED, "concurrency", [1.0, 2.0, 3.0], options, done,
                 lambda setting, points, ended: heard.append((setting, len(points), ended)),
             )  # fmt: skip
 
@@ -44,6 +46,8 @@ def test_each_setting_is_measured_once_and_told() -> None:
     assert done[2.0] == {"kept": True}
     assert [done[one]["workload"]["arrival"]["concurrency"] for one in (1.0, 3.0)] == [1, 3]
     assert done[1.0]["total"]["successes"] == 4
+    assert done[1.0]["engine"]["running"]["peak"] == 3
+    assert "series" not in done[1.0]["engine"]
 
 
 def test_an_interrupted_point_is_not_kept() -> None:
