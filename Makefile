@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo test test-system check lock bench screenshot simulate-faults fuzz suites soak test-engines clean
+.PHONY: run demo test test-system check lock scenarios bench screenshot simulate-faults fuzz suites soak test-engines clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test         lint, types, tests (Python only)"
 	@echo "make test-system  tests that need Debian programs (fails where they are absent)"
 	@echo "make screenshot   the status page's picture in docs/ (needs Chromium, takes ten minutes)"
+	@echo "make scenarios    the limit and the queue against every known law, in virtual time; writes docs/control.md"
 	@echo "make bench        data-path benchmark beside nginx"
 	@echo "make simulate-faults  seeded worlds of faults in virtual time, until SECONDS are over (default 600)"
 	@echo "make fuzz         coverage-guided fuzzing of every reader, SECONDS each (default 60); installs atheris"
@@ -49,6 +50,9 @@ test: check
 
 test-system: $(VENV)/.test
 	$(BIN)/python -m pytest -m system
+
+scenarios: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks.scenarios
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks.data_path

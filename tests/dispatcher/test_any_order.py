@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxy.admission.ceiling import MemoryBound
+from proxy.admission.limits import LimitConfig
 from proxy.routing.breaker import BreakerConfig
 from proxy.types import Failure, Outcome, Reading, Telemetry, Ticket, Usage, Work
 
@@ -18,6 +19,12 @@ BREAKER = BreakerConfig(window_s=10, min_requests=2, failure_ratio=0.5, open_s=5
 OUTCOMES = [Outcome.SUCCESS, Outcome.UPSTREAM_STATUS, Outcome.UPSTREAM_ERROR, Outcome.CLIENT_STALLED]
 SETTINGS = {
     "plain": config(upstream("u0", 3), upstream("u1", 2)),
+    "adaptive": config(
+        upstream("u0", limit=LimitConfig(initial=3, minimum=2, maximum=6), memory=MemoryBound(2500, source="config")),
+        upstream("u1", limit=LimitConfig(law="aimd", initial=2, maximum=4)),
+        upstream("u2", limit=LimitConfig(law="seed", initial=1, minimum=1, maximum=3)),
+        breaker=BREAKER,
+    ),
     "tight": config(
         upstream("u0", 3, memory=MemoryBound(tokens=1500, source="config"), slow_abort=True, models=("m",)),
         upstream("u1", 2, memory=MemoryBound(tokens=900, source="plan")),
@@ -92,7 +99,7 @@ class Machine(RuleBasedStateMachine):
     def aborted(self) -> None:
         self.world.apply(self.world.dispatcher.aborted(self.aborting.pop(), self.world.now))
 
-    @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 6.0, -0.5]))
+    @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 6.0, 4000.0, -0.5, -30.0]))
     def expire(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
@@ -100,7 +107,7 @@ class Machine(RuleBasedStateMachine):
     def tick(self, seconds: float, generated: int) -> None:
         self.world.now += seconds
         progress = tuple((ticket, generated) for ticket in self.world.running.values())
-        readings = {name: Reading(2.0, 50.0, progress) for name in ("u0", "u1", "gone")}
+        readings = {name: Reading(2.0, 50.0, progress) for name in ("u0", "u1", "u2", "gone")}
         self.world.apply(self.world.dispatcher.tick(self.world.now, readings))
 
     @rule(name=st.sampled_from(["u0", "u1"]), healthy=st.sampled_from([True, True, False]))
@@ -131,6 +138,15 @@ class Machine(RuleBasedStateMachine):
         assert state.held == len(self.world.running) + sum(one.aborting for one in state.upstreams)
         assert sum(one.queued for one in state.classes) == len(self.world.waiting)
         assert all(one.kv_reserved_tokens >= 0 for one in state.upstreams)
+        assert not self.world.ended.keys() & (self.world.running.keys() | self.world.waiting.keys())
+
+    @invariant()
+    def limits_are_within_their_bounds(self) -> None:
+        """An operator's hold is bound by the ceilings alone."""
+        for one in self.world.dispatcher.snapshot(self.world.now).upstreams:
+            limit = next((up.limit for up in SETTINGS[self.kind].upstreams if up.name == one.name), None)
+            assert limit is not None and one.limit >= limit.minimum
+            assert limit.maximum is None or one.limit <= limit.maximum
 
     def teardown(self) -> None:
         self.world.empty()
@@ -160,8 +176,16 @@ class PlainMachine(Machine):
                 assert not fits or heads, f"{fits} beside {one}"
 
 
+class AdaptiveMachine(Machine):
+    """Laws that move their limits on whatever the events make them measure."""
+
+    kind = "adaptive"
+
+
 limits = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestTight = Machine.TestCase
 TestTight.settings = limits
+TestAdaptive = AdaptiveMachine.TestCase
+TestAdaptive.settings = limits
 TestPlain = PlainMachine.TestCase
 TestPlain.settings = limits
