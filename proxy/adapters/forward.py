@@ -35,8 +35,8 @@ class Exchange:
     # fmt: off
     __slots__ = (
         "answer_headers", "begun", "connection", "early", "ended", "events", "granted_s", "held",
-        "inbound", "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "status",
-        "streamed", "tail", "ticket", "ttft_s", "upload_started",
+        "inbound", "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "slowed",
+        "status", "streamed", "tail", "ticket", "ttft_s", "upload_started",
     )
     # fmt: on
 
@@ -46,6 +46,7 @@ class Exchange:
         self.lane: Lane | None = None
         self.connection: UpstreamConnection | None = None
         self.reused = self.begun = self.ended = self.paused = self.streamed = self.upload_started = self.early = False
+        self.slowed = False  # its client has read too slowly at some time: its time per token is not the engine's
         self.granted_s = self.last_read_s = self.last_token_s = 0.0
         self.ttft_s: float | None = None
         self.status, self.reason = 0, b""
@@ -299,6 +300,7 @@ class Exchange:
     def client_paused(self, paused: bool) -> None:
         """A slow reader holds the upstream back; the next gap is ours, not the engine's."""
         self.paused = paused
+        self.slowed = self.slowed or paused
         if self.connection is not None:
             self.connection.set_reading(not paused)
         if not paused:
@@ -348,7 +350,7 @@ class Exchange:
         record = self._close(outcome, status, None, end)
         gate = self.relay.gate
         if running:
-            last_token_s = self.last_token_s or None
+            last_token_s = None if self.slowed else self.last_token_s or None
             gate.finished(self.ticket, outcome, end.usage if end else None, last_token_s, self.status)
         self.relay.record(record)
         self.sink.over()
