@@ -155,6 +155,11 @@ def workload_of(arguments: Namespace) -> Workload:
     return replace(workload, **given, flows=flows)
 
 
+def base_of(path: Path) -> Path:
+    """A name that several files share: `sweep.json` means `sweep` too."""
+    return path.with_suffix("") if path.suffix in (".json", ".html", ".png") else path
+
+
 def write(path: Path, save: object, *arguments: object) -> None:
     """Saves, or ends the command in one line."""
     assert callable(save)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,8 @@ def run(arguments: Namespace) -> int:
     endpoint, workload = options.endpoint_of(arguments), options.workload_of(arguments)
     slo = arguments.slo or Slo()
     of = fingerprint(endpoint.root, kind, workload, slo, arguments.model)
-    paths = {ending: arguments.out.parent / f"{arguments.out.name}.{ending}" for ending in ("json", "html", "png")}
+    base = options.base_of(arguments.out)
+    paths = {ending: base.parent / f"{base.name}.{ending}" for ending in ("json", "html", "png")}
     done = {} if arguments.fresh else begun(paths["json"], of)
     done = {setting: done[setting] for setting in settings if setting in done}
 
@@ -144,6 +146,8 @@ async def swept(
     """The sweep with its progress line, ended early by Ctrl-C; whether it was."""
     from proxy.commands.progress import ProgressLine, interruptible
     from proxy.loadtest.client.sweep import sweep
+    from proxy.loadtest.curve import point_of
+    from proxy.loadtest.text import amount
 
     line = ProgressLine()
 
@@ -151,6 +155,12 @@ async def swept(
         line.title = f"{kind} {setting:g} ({len(points) + (not ended)} of {len(settings)}) "
         if ended:
             keep(points)
+            point = point_of(setting, points[setting])
+            line.clear()
+            sys.stderr.write(
+                f"{kind} {setting:g}: {amount(point.tokens_per_s)} tok/s, TTFT p50 {amount(point.ttft_p50_ms)} ms, "
+                f"TPOT p50 {amount(point.tpot_p50_ms)} ms\n"
+            )
 
     async with interruptible(lambda: setattr(line, "ending", True)) as stop:
         found = await sweep(endpoint, workload, kind, settings, replace(chosen, progress=line, stop=stop), done, told)

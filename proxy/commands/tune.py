@@ -68,8 +68,9 @@ def run(arguments: Namespace) -> int:
     title = f"Tuning of {endpoint.root}"
     blocks = tune_blocks(endpoint.root, aim, search, found.engine, found.lines(), arguments.cost_per_hour)
     if arguments.out:
+        base = options.base_of(arguments.out)
         for ending, write, data in (("json", save_json, document), ("html", save, as_page(title, blocks))):
-            options.write(arguments.out.parent / f"{arguments.out.name}.{ending}", write, data)
+            options.write(base.parent / f"{base.name}.{ending}", write, data)
     if arguments.json:
         say_json(document)
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ PERCENTILES = (50, 90, 95, 99)
 RATIO = 1.005
 _LOG_RATIO = math.log(RATIO)
 SMALLEST_S = 1e-6
+_SMALLEST = math.floor(math.log(SMALLEST_S) / _LOG_RATIO)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -34,19 +36,22 @@ class Sketch:
     """Counts of durations in logarithmic buckets, and their exact sum and maximum."""
 
     def __init__(self) -> None:
-        self.counts: Counter[int] = Counter()
+        self.counts: dict[int, int] = {}
         self.total = 0
         self.sum_s = 0.0
         self.max_s = 0.0
 
     def add(self, seconds: float, weight: int = 1) -> None:
-        self.counts[math.floor(math.log(max(seconds, SMALLEST_S)) / _LOG_RATIO)] += weight
+        bucket = math.floor(math.log(seconds) / _LOG_RATIO) if seconds > SMALLEST_S else _SMALLEST
+        self.counts[bucket] = self.counts.get(bucket, 0) + weight
         self.total += weight
         self.sum_s += seconds * weight
-        self.max_s = max(self.max_s, seconds)
+        if seconds > self.max_s:
+            self.max_s = seconds
 
     def merge(self, other: Sketch) -> None:
-        self.counts.update(other.counts)
+        for bucket, count in other.counts.items():
+            self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.total += other.total
         self.sum_s += other.sum_s
         self.max_s = max(self.max_s, other.max_s)
@@ -100,19 +105,14 @@ class Tally:
     def __init__(self, from_s: float, until_s: float) -> None:
         self.from_s, self.until_s = from_s, until_s
         self.flows: dict[str, FlowTally] = {}
-        self.ended = 0
-        self.failed = 0
 
     def add(self, record: Record, stamps: array[float]) -> None:
         """`stamps` holds the time of each output event."""
-        interrupted = record.ending is Ending.INTERRUPTED
-        self.ended += not interrupted
-        self.failed += not record.ok and not interrupted
         flow = self.flows.setdefault(record.flow, FlowTally())
         ratio = record.output_tokens / len(stamps) if stamps else 0.0
         sketch = Sketch() if record.warmup else flow.itl
         record.gap_max_s = gaps(stamps, max(1.0, (record.output_tokens - 1) / max(1, len(stamps) - 1)), sketch)
-        inside = sum(self.from_s <= stamp < self.until_s for stamp in stamps)
+        inside = bisect_left(stamps, self.until_s) - bisect_left(stamps, self.from_s)
         flow.steady_tokens += inside * ratio
         if record.ok and self.from_s <= record.ended_s < self.until_s:
             flow.steady_requests += 1
@@ -121,7 +121,7 @@ class Tally:
             flow.records.append(record)
         elif record.ok and record.ended_s >= self.from_s:
             flow.carried_requests += 1
-            late = sum(stamp >= self.from_s for stamp in stamps)
+            late = len(stamps) - bisect_left(stamps, self.from_s)
             flow.carried_tokens += late * ratio if stamps else record.output_tokens
             flow.carried_prompts += record.prompt_tokens
 

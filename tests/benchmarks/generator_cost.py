@@ -107,7 +107,7 @@ def main() -> None:
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     sender.wait()
     events, added, lag = TimedCall.added.total, TimedCall.added, runner.lag.sketch
-    print(f"{runner.tally.ended} streams, {runner.tally.failed} failed, {events} events in {wall_s:.1f} s")
+    print(f"{runner.ended} streams, {runner.failed} failed, {events} events in {wall_s:.1f} s")
     print(f"CPU {cpu_s / wall_s:.0%} of one core, {cpu_s / max(1, events) * 1e6:.1f} us per event")
     for name, sketch in (("added to a stamp", added), ("own timers late", lag)):
         values = ", ".join(f"p{percent} {sketch.percentile(percent) * 1e3:.2f}" for percent in (50, 90, 99, 99.9))

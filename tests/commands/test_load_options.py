@@ -95,6 +95,11 @@ def test_what_cannot_be_used_is_named(words: list[str], message: str) -> None:
     assert error.value.code == 2
 
 
+@pytest.mark.parametrize(("name", "base"), [("a/s", "a/s"), ("s.json", "s"), ("s.png", "s"), ("v1.2", "v1.2")])
+def test_files_of_one_name(name: str, base: str) -> None:
+    assert options.base_of(Path(name)) == Path(base)
+
+
 def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match=r"cannot write .* give another path"):

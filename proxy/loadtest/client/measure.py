@@ -64,7 +64,7 @@ async def measure(endpoint: Endpoint | str, workload: Workload, options: Options
         finally:
             await tasks.close()
     if runner.hopeless:
-        notes.append(f"given up after {tally.ended} requests: none could connect to {endpoint.root}")
+        notes.append(f"given up after {runner.ended} requests: none could connect to {endpoint.root}")
     if runner.interrupted:
         notes.append("interrupted: the figures are those of the time before")
     meta = {
