@@ -299,8 +299,7 @@ class Exchange:
     # ---- the client's side ----
     def client_paused(self, paused: bool) -> None:
         """A slow reader holds the upstream back; the next gap is ours, not the engine's."""
-        self.paused = paused
-        self.slowed = self.slowed or paused
+        self.paused, self.slowed = paused, self.slowed or paused
         if self.connection is not None:
             self.connection.set_reading(not paused)
         if not paused:
@@ -348,10 +347,9 @@ class Exchange:
         """The one way out of a request that was not left by its client."""
         running = self.lane is not None
         record = self._close(outcome, status, None, end)
-        gate = self.relay.gate
         if running:
             last_token_s = None if self.slowed else self.last_token_s or None
-            gate.finished(self.ticket, outcome, end.usage if end else None, last_token_s, self.status)
+            self.relay.gate.finished(self.ticket, outcome, end.usage if end else None, last_token_s, self.status)
         self.relay.record(record)
         self.sink.over()
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -248,27 +247,6 @@ def test_a_slow_reader_holds_the_upstream_back_and_is_not_its_gap() -> None:
     shell.now += 4.9
     shell.gate.sweep()
     assert exchange.ended is False
-
-
-@pytest.mark.parametrize("slow", [False, True])
-def test_a_slow_reader_teaches_no_time_per_token(slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = Shell()
-    taught: list[float | None] = []
-    finished = shell.gate.finished
-
-    def hear(*given: Any, **named: Any) -> None:
-        taught.append(given[3])
-        finished(*given, **named)
-
-    monkeypatch.setattr(shell.gate, "finished", hear)
-    exchange, _ = shell.ask(stream=True)
-    shell.answer(STREAM_HEAD, chunk(token()))
-    if slow:
-        exchange.client_paused(True)
-        exchange.client_paused(False)
-    shell.now += 1.0
-    shell.answer(chunk(token()), chunk(STOP), chunk(DONE), LAST_CHUNK)
-    assert [one is None for one in taught] == [slow]
 
 
 @pytest.mark.parametrize(
