@@ -1,6 +1,6 @@
 """What a load test sends: flows of requests, the lengths of their prompts and outputs, and when they arrive.
 
-A workload is one seed away from a fixed sequence of requests: all draws are made in the order of arrival, whatever the
+A workload is one seed away from fixed times and lengths: all draws are made in the order of arrival, whatever the
 endpoint does. Lognormal lengths with mean m and coefficient of variation v: sigma^2 = ln(1 + v^2), mu = ln m -
 sigma^2 / 2. Bounds clip, so a drawn mean lies a little beside the one asked for.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 from array import array
@@ -114,10 +115,11 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(*script: bytes, **more: Any) -> AsyncIterator[Scripted]:
+async def scripted(*script: bytes, tls: ssl.SSLContext | None = None, **more: Any) -> AsyncIterator[Scripted]:
     endpoint = Scripted(script or (good(),), **more)
-    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0)
-    endpoint.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0, ssl=tls)
+    where = "https://localhost" if tls else "http://127.0.0.1"
+    endpoint.url = f"{where}:{server.sockets[0].getsockname()[1]}"
     try:
         yield endpoint
     finally:

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
+from pathlib import Path
 from typing import Any
 
-from proxy.loadtest import Arrival, Flow, Options, Results, Slo, Sources, Workload, measure, run
+import pytest
+
+from proxy.loadtest import Arrival, Flow, Options, Results, Slo, Sources, Workload, measure, read_endpoint, run
 from proxy.loadtest.client.measure import allow_connections
 from proxy.loadtest.client.runner import Progress
 from tests.loadtest.support import HANG, STREAM, chunk, good, scripted, token, whole
@@ -31,6 +35,27 @@ def test_a_run_from_url_to_results() -> None:
     assert results.total["goodput"]["ratio"] == 1
     assert told
     assert results.document["generator"]["cpu_share"] > 0
+
+
+@pytest.mark.parametrize(
+    ("ca", "verify", "endings"),
+    [("valid.pem", True, {"success"}), (None, False, {"success"}), (None, True, {"connect"})],
+)
+def test_encrypted_endpoints(ca: str | None, verify: bool, endings: set[str]) -> None:
+    folder = Path(__file__).parent.parent / "adapters" / "certificates"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "valid.pem", folder / "key.pem")
+
+    async def scenario() -> Results:
+        async with scripted(tls=context) as endpoint, asyncio.timeout(15):
+            trusted = read_endpoint(endpoint.url, ca=str(folder / ca) if ca else None, verify=verify)
+            return await measure(trusted, CLOSED, Options(sources=Sources(trusted.root)))
+
+    results = run(scenario())
+    assert results.total["endings"].keys() == endings
+    assert results.document["meta"]["model"] == ("m" if "success" in endings else "default")
+    if "connect" in endings:
+        assert "certificate" in results.document["examples"]["connect"]
 
 
 def test_without_a_model_list_the_run_says_what_it_asked_for() -> None:

@@ -48,6 +48,14 @@ def test_an_open_loop_sends_when_due_whatever_comes_back() -> None:
     assert {said.json["max_tokens"] for said in endpoint.asked} == {8}
 
 
+def test_a_seed_repeats_lengths_and_never_words() -> None:
+    drawn = Flow("f", prompt_tokens=Lengths("uniform", minimum=20, maximum=90), output_tokens=Lengths(mean=8))
+    load = Workload("w", (drawn,), Arrival("closed"), warmup_s=0.0, requests=10)
+    first, again = ([said.json["messages"][0]["content"] for said in played(load)[2].asked] for _ in range(2))
+    assert [len(text) for text in first] == [len(text) for text in again]
+    assert not set(first) & set(again)
+
+
 def test_warm_up_is_sent_but_not_counted() -> None:
     runner, tally, endpoint = played(workload(Arrival("constant", 40), warmup_s=0.25, duration_s=0.25))
     assert (len(endpoint.asked), len(tally.whole().records)) == (20, 10)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class Runner:
         self.loop = loop
         self.clock = TurnClock(loop.call_soon)
         self.pool = UpstreamPool(endpoint.host, endpoint.port, endpoint.tls, CONNECT_TIMEOUT_S, self._tasks, loop.time)
-        self._prompts = Prompts(random.Random(workload.seed + 1))  # noqa: S311  # a load, not a secret
+        # New words in every run, whatever the seed: a prefix cache would know those of the run before.
+        self._prompts = Prompts(random.Random(secrets.randbits(64)))  # noqa: S311  # a load, not a secret
         self._shots: Iterator[Shot] = shots(workload, random.Random(workload.seed))  # noqa: S311  # as above
 
     def _failed(self, name: str, error: BaseException) -> None:
