@@ -46,6 +46,7 @@ BINDING_USE = 0.85  # of the limit in flight
 DRAIN_S = 10.0  # a cut relative to L waits for the last one to drain, at most this long
 OUTPUT_MIN = 16  # tokens of a request whose TPOT may judge the margin
 RESTORE_SHARE = 0.7
+SHARED_WEIGHT = 0.3
 TRUST_TICKS = 8  # a young fit is trusted to twice the largest n seen, an older one to four times
 PREFILL_TOKEN_S = 4e-5  # engine-seconds per prompt token before the first fit; an output token costs twice as much
 FAILURE_REASONS = {
@@ -260,14 +261,14 @@ class AdaptiveBatchSizer:
     # -- Signals --
 
     def _measure(self, given: TickInput) -> Measure | None:
-        """The signal of the tick, on the engine's total where other proxies share it."""
+        """The signal of the tick, on the engine's total where others share it: their prefill is not seen."""
         it = given
         sums = (it.duration_s, it.gap_s, it.tokens, it.running, it.prefill_tokens)
         measure = self._meter.tick(it.now, *sums, it.in_flight, it.prefill_out_tokens, it.mean_prompt_tokens)
         if measure is None or self._shares(given) == 1:
             return measure
         ratio = max((given.engine_total_running or 0.0) / max(measure.running, 1.0), 1.0)
-        return replace(measure, running=measure.running * ratio, prefill_per_step=measure.prefill_per_step * ratio)
+        return replace(measure, running=measure.running * ratio, weight=SHARED_WEIGHT * measure.weight)
 
     def _learn(self, measure: Measure, given: TickInput, preempted: bool) -> None:
         self._running += 0.2 * (measure.running - self._running)
@@ -352,6 +353,7 @@ class AdaptiveBatchSizer:
         target_s = self._target.ttft_s if measure.service else self._target.itl_s
         rho = 0.0 if measure.service else self._rho * self._drag.factor
         shares = self._shares(given)
+        blind = self._sharing.active and shares == 1
         predicted = model.seats_at(target_s * self._margin.margin, rho)
         trust = 2.0 if model.ticks < TRUST_TICKS else 4.0
         memory_seats = inf if given.kv_limit_seats is None else given.kv_limit_seats
@@ -359,7 +361,7 @@ class AdaptiveBatchSizer:
             now=given.now,
             latency_s=measure.latency_s,
             target_s=target_s,
-            aim_s=target_s * self._margin.margin,
+            aim_s=target_s * (1.0 if blind else self._margin.margin),  # margins of their own would part the shares
             running=measure.running / shares,
             in_flight=given.in_flight,
             binding=self._binding,
@@ -369,6 +371,7 @@ class AdaptiveBatchSizer:
             marginal_gain=model.marginal_gain(self._limit * shares, rho),
             token_rate=given.tokens / given.duration_s,
             gain_up=0.2 if shares > 1 else None,
+            total=given.engine_total_running if blind else None,
         )
 
     def _shares(self, given: TickInput) -> int:
@@ -376,8 +379,7 @@ class AdaptiveBatchSizer:
         return self._sharing.shares if given.engine_total_running else 1
 
     def _hard_bound(self) -> float:
-        bounds = (self._ceiling, self._config.maximum)
-        return float(min((bound for bound in bounds if bound is not None), default=inf))
+        return float(min((bound for bound in (self._ceiling, self._config.maximum) if bound is not None), default=inf))
 
     def _draining(self, given: TickInput) -> bool:
         """The last relative cut still shows: more run than the limit allows."""
@@ -393,8 +395,6 @@ class AdaptiveBatchSizer:
             return None
         self._rest.stepped(before, after, now)
         self._limit, self._reason = after, change.reason
-        if after > before:
-            self._raised_at_s = now
-        return Step(
-            self.upstream, before, after, Direction.UP if after > before else Direction.DOWN, change.reason, now
-        )
+        direction = Direction.UP if after > before else Direction.DOWN
+        self._raised_at_s = now if after > before else self._raised_at_s
+        return Step(self.upstream, before, after, direction, change.reason, now)

@@ -5,7 +5,8 @@
             The names of the original guide: min_batch_size = minimum, max_batch_size = maximum, target_latency_ms =
             1000 * target, adjustment_interval = interval. L is never truncated: int(1 * 1.5) = 1 would freeze it.
     aimd    per tick on x smoothed with gain 0.5: x < 0.90 Tm and binding: L += max(1, sqrt(L)/4);
-            x > 0.95 Tm: L = 0.9 min(L, n), one cut per 3 s (Chiu and Jain 1989: fair between proxies that share).
+            x > 0.95 Tm: L = 0.9 min(L, n), one cut per 3 s. Between proxies that share an engine the step is 1/64 of
+            what it runs for all of them, the same for each: then differences shrink with every cut (Chiu, Jain 1989).
     model   L follows N = (Tm/kappa - a)/(b + d rho), the inverse of the fitted step time (see `step_model`).
 
 x = measured latency, T = target, Tm = T * margin, pressure = x / T, n = running requests, binding = the limit and not
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isinf, sqrt
 from typing import Literal, NamedTuple, Protocol
+
+SHARED_STEPS = 64
 
 
 class Reason(StrEnum):
@@ -94,6 +97,7 @@ class Signal:
     marginal_gain: float = 1.0
     token_rate: float = 0.0
     gain_up: float | None = None  # shared upstream: at most this relative step per tick
+    total: float | None = None  # what the engine runs for all proxies, where their number is unknown
 
 
 class Change(NamedTuple):
@@ -165,7 +169,8 @@ class AimdLaw:
             self._cut_at_s = signal.now
             return Change(0.9 * min(limit, max(signal.running, 1.0)), Reason.OVER_TARGET)
         if self._smooth_s < 0.90 * signal.aim_s and signal.binding:
-            return Change(limit + max(1.0, sqrt(limit) / 4), Reason.HEADROOM)
+            step = sqrt(limit) / 4 if signal.total is None else signal.total / SHARED_STEPS
+            return Change(limit + max(1.0, step), Reason.HEADROOM)
         return None
 
 

@@ -263,9 +263,11 @@ class Peak:
 
 
 class Sharing:
-    """Do other proxies use the same upstream? Yes after its running total exceeded ours by 20 % for 10 s."""
+    """Do other proxies use the same upstream? Yes after its running total exceeded ours by 8 % for 10 s, no after it
+    did not by 4 %. The one that holds nearly all of an engine has to see the others too, or it would take the rest."""
 
     CONFIRM_S = 10.0
+    SHARED, ALONE = 1.08, 1.04
 
     def __init__(self, shared_by: int | None) -> None:
         self.shares = shared_by or 1  # 1: alone, or in unknown company
@@ -276,7 +278,7 @@ class Sharing:
         """`total` None or 0 with work of our own in flight means that the gauge is missing, not that it is alone."""
         if not total or own == 0 or self.shares > 1:
             return
-        if (total > 1.2 * own) == self.active:
+        if (total > (self.ALONE if self.active else self.SHARED) * own) == self.active:
             self._since_s = None
         elif self._since_s is None:
             self._since_s = now

@@ -237,7 +237,8 @@ def test_peak_of_a_minute() -> None:
     [
         (1, 30.0, 10, 12, True),
         (1, 30.0, 10, 9, False),
-        (1, 11.0, 10, 60, False),
+        (1, 10.7, 10, 60, False),
+        (1, 109.0, 100, 12, True),  # one that holds nearly all of the engine
         (1, None, 10, 60, False),
         (1, 30.0, 0, 60, False),
         (None, 30.0, 10, 12, True),
@@ -255,6 +256,7 @@ def test_sharing_ends_when_alone_again() -> None:
     sharing = Sharing(1)
     for now in range(12):
         sharing.tick(30.0, 10, float(now))
+    sharing.tick(10.6, 10, 12.5)  # not alone yet
     sharing.tick(10.0, 10, 13.0)
     sharing.tick(30.0, 10, 14.0)  # a moment does not count
     for now in range(15, 26):
