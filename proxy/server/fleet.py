@@ -31,12 +31,12 @@ def _key(upstream: Upstream) -> str | None:
     return upstream.api_key.get_secret_value() if upstream.api_key is not None else None
 
 
-def _address(upstream: Upstream) -> tuple[str, int, bytes, bytes]:
-    """Host, port, Host header, base path (without a closing /v1, which every route brings)."""
+def _address(upstream: Upstream) -> tuple[str, int, bytes]:
+    """Host, port, Host header. There is no base path: settings refuse one."""
     parts = urlsplit(upstream.url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return host, port, parts.netloc.encode("ascii"), parts.path.rstrip("/").removesuffix("/v1").encode("ascii")
+    return host, port, parts.netloc.encode("ascii")
 
 
 class Fleet:
@@ -68,7 +68,7 @@ class Fleet:
             del self._made_of[name]
 
     def _replace(self, upstream: Upstream, settings: Settings, tls: ssl.SSLContext | None) -> None:
-        host, port, netloc, base_path = _address(upstream)
+        host, port, netloc = _address(upstream)
         old = self.gate.lanes.get(upstream.name)
         if old is not None:
             old.pool.close()
@@ -77,7 +77,6 @@ class Fleet:
             name=upstream.name,
             pool=UpstreamPool(host, port, tls, settings.routing.connect_timeout_s, self.tasks, self.clock),
             lines=upstream_lines(netloc, key.encode("ascii") if key is not None else None),
-            base_path=base_path,
             running=old.running if old is not None else set(),
         )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import structlog
 
 from proxy.adapters.histograms import Family
-from proxy.adapters.metrics import LOG_DROPPED, RELOADS
+from proxy.adapters.metrics import LOG_DROPPED, RELOADS, REQUESTS
 from proxy.adapters.records import RequestRecord
 from proxy.dispatcher import DispatcherConfig
 from proxy.server import process as module
@@ -177,6 +178,9 @@ def test_telemetry_keeps_the_models_that_were_listed() -> None:
         assert process.dispatcher.models() == {}
         process.models("e", ("late",), [{"id": "late", "owned_by": "x"}])
         process.telemetry("e", Telemetry(at_s=process.clock(), running=4))
+        assert process.told["e"].models == ("late",)
+        process.record(replace(ENDED, model="late"))
+        assert counted(world, REQUESTS) == {("late", "high", "success"): 1.0}
         assert process.dispatcher.models() == {"late": ("e",)}
         assert b'"owned_by":"x"' in (process.catalog.listing("late") or b"")
         told = process.snapshot(process.clock()).upstreams[0].telemetry
@@ -277,7 +281,7 @@ def test_a_reload_reaches_every_part() -> None:
         world.loads.append(after)
         assert await process.reload() == (True, "applied; needs a restart: listen.port")
         assert process.settings is after
-        assert process.told == {}
+        assert (process.told, process.catalog._raw) == ({}, {})
         assert process.listener.intake.config.max_choices == 2
         assert (process.listener.intake.draining, process.listener.intake.ticket_ids) == (True, ids)
         assert process.listener.relay.keepalive_s == 5
