@@ -149,12 +149,14 @@ class Gate:
         self._perform(self.dispatcher.expire(self.clock()))
 
     def sweep(self) -> None:
-        """Silent upstreams, ended streams whose connection stays open, idle connections."""
+        """Silent upstreams, ended streams whose connection stays open, idle connections, lanes of removed upstreams."""
         now = self.clock()
-        for lane in self.lanes.values():
+        for name, lane in tuple(self.lanes.items()):
             for exchange in tuple(lane.running):
                 exchange.sweep(now)
             lane.pool.sweep(now)
+            if lane.pool.closed and not lane.running:
+                del self.lanes[name]
 
     async def _catch_up(self) -> None:
         """Read what came meanwhile before any silence is judged. The gaps that it shows are ours, not the engines'."""

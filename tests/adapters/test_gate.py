@@ -137,6 +137,18 @@ def test_idle_connections_are_swept() -> None:
     assert (list(shell.pools[0].idle), shell.pools[0].open) == ([], set())
 
 
+def test_the_lane_of_a_removed_upstream_goes_with_its_last_exchange() -> None:
+    shell = Shell(upstreams=2)
+    exchange, _ = shell.ask(stream=True)
+    for pool in shell.pools:
+        pool.close()
+    shell.gate.sweep()
+    assert set(shell.gate.lanes) == {exchange.ticket.upstream}
+    exchange.client_left()
+    shell.gate.sweep()
+    assert not shell.gate.lanes
+
+
 def test_the_loop_expires_every_50_ms_ticks_twice_a_second_and_measures_how_late_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
