@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.loadtest.blocks import as_markdown
+from proxy.loadtest.blocks import as_markdown, as_page
 from proxy.loadtest.compare import (
     analysis,
     caveats,
@@ -167,3 +167,12 @@ def test_one_run_alone() -> None:
     bare = run(10, 20)
     bare["notes"], bare["engine"] = [], None
     assert "## Notes" not in as_markdown("T", single(bare))
+
+
+def test_a_run_without_any_success_can_be_compared_and_shown() -> None:
+    nothing = made("closed", Slo(1.0), record(ending=Ending.CONNECT, detail="Connection refused"))
+    for pair in ((nothing, run(100, 20, slo=Slo(1.0))), (run(100, 20), nothing), (nothing, nothing)):
+        text = as_markdown("T", comparison(*pair, NAMES))
+        assert "connect: 1, for example: Connection refused" in text
+        assert as_page("T", comparison(*pair, NAMES))
+    assert "| success | 0.00% |" in as_markdown("T", single(nothing))
