@@ -151,6 +151,8 @@ class Dispatcher:
             job.tenant.charge(-1.0, -job.quota_tokens)
             self._board.unwait(job)
             self._board.end(job)
+            if job.lane.has_room:  # a head that needed more than was free may have kept others from it
+                self._desk.pump.run(job.pool, [job.lane], now)
             return self._desk.end()
         job.tenant.charge(0.0, sum(tokens_used(ticket, None)) - job.quota_tokens)
         self._board.stop(job, None, station.cost_of(ticket, None), now, station.config.slow_abort)

@@ -2,7 +2,8 @@
 
     seats      taken + needed <= floor(limit); a request alone always fits
     holdback   taken + needed <= the seats of its class, unless its class is owed service or nothing runs
-    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding; 0.65 Pmax where held back
+    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding; 0.65 Pmax for a class that is
+               held back, 2.5 Pmax for the one it is held back for: its prompts find room at once
     elephant   a prompt above four chunks waits while another such prompt is in prefill and anything runs
     memory     the ledger's future peak with it <= usable KV tokens
     stopped    fresh telemetry says KV usage >= 0.95 while requests wait inside the engine
@@ -30,7 +31,8 @@ from proxy.types import Direction, Failure, Reading, Sample, Step, Telemetry, Ti
 CHUNK_TOKENS = 2048  # prefill chunk of vLLM and SGLang by default
 ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
 KV_STOP = 0.95
-PREFILL_HELD = 0.65  # share of the prefill bound for a class that is held back: a higher one finds room at once
+PREFILL_HELD, PREFILL_ABOVE = 0.65, 2.5  # of the prefill bound, for a class held back and for one above such a class
+HELD_S = 60.0
 ABORT_GRACE_S = 10.0
 
 
@@ -89,6 +91,7 @@ class Station:
         self.kept_seats = 0  # free seats that only holdback keeps free, while tickets wait
         self._prefill_due: list[tuple[float, int]] = []
         self._running = 0
+        self._held_at_s = -inf  # last asked for a class that is held back
         self._running_integral = 0.0
         self._running_at_s = now
         self._prefilled_tokens = 0.0
@@ -173,7 +176,10 @@ class Station:
             return Block.STOPPED
         if ticket.work is not Work.GENERATE:
             return None
-        return self._block_of_size(ticket, PREFILL_HELD if class_seats < self.seats and not owed else 1.0)
+        if class_seats < self.seats:
+            self._held_at_s = now
+            return self._block_of_size(ticket, 1.0 if owed else PREFILL_HELD)
+        return self._block_of_size(ticket, PREFILL_ABOVE if now - self._held_at_s < HELD_S else 1.0)
 
     def grant(self, ticket: Ticket, cost: float, owed: bool, now: float) -> Permit:
         """Start the ticket here: every count goes up together."""

@@ -317,3 +317,13 @@ def test_bytes_are_counted_for_the_whole_and_for_each_tenant() -> None:
     world.dispatcher.release_bytes("a", 60)
     assert world.dispatcher.reserve_bytes("b", 50) and not world.dispatcher.reserve_bytes("b", 1)
     assert world.dispatcher.snapshot(world.now).queue_bytes == 90
+
+
+def test_a_head_that_leaves_makes_way_for_those_who_fit() -> None:
+    world = World(config(upstream(seats=3)))
+    world.arrive(choices=2)
+    head, small = world.arrive(choices=2), world.arrive()
+    assert [world.outcome(one) for one in (head, small)] == ["waiting", "waiting"]
+    world.cancel(head)
+    assert world.outcome(small) == "running"
+    world.empty()

@@ -53,6 +53,28 @@ def test_blocks(
     assert station.block(ticket(candidate), class_seats, owed, 0.0) is expected
 
 
+@pytest.mark.parametrize(
+    ("out", "class_seats", "owed", "held_s", "expected"),
+    [
+        (2_500, 8, False, None, None),  # 0.65 of 4,096 hold 2,500 + 100
+        (2_600, 8, False, None, Block.PREFILL),
+        (2_600, 8, True, None, None),
+        (4_000, 8, True, None, Block.PREFILL),
+        (4_000, 9, False, None, Block.PREFILL),
+        (4_000, 9, False, 0.0, None),  # somebody is held back for it: 2.5 times as much
+        (4_000, 9, False, -60.0, Block.PREFILL),  # a minute ago
+    ],
+)
+def test_a_class_that_is_held_back_leaves_room_for_prompts(
+    out: int, class_seats: int, owed: bool, held_s: float | None, expected: Block | None
+) -> None:
+    station = make(9)
+    start(station, ticket(out), -60.0)
+    if held_s is not None:
+        station.block(ticket(), 8, False, held_s)
+    assert station.block(ticket(), class_seats, owed, 0.0) is expected
+
+
 @pytest.mark.parametrize(("memory", "expected"), [(500, Block.MEMORY), (1000, None), (None, None)])
 def test_memory_blocks_generation_only(memory: int | None, expected: Block | None) -> None:
     station = make(memory=MemoryBound(tokens=memory, source="config"))
