@@ -9,7 +9,8 @@ prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dis
          decoding within the target, (T/kappa - a) / d, or two prompts: a ramp that is paced so keeps the target
          of those who run (flow control on activations, arXiv 2604.11001); the residual r = TTFT - (outstanding + own
          prompt) / R - x shows waiting that the model does not explain
-cap      waiting >= max(2, 5 % of running) in two fresh scrapes with running at rest: cap = running for 30 s, then
+cap      waiting >= max(2, 5 % of running), yet not twice of it (embeddings wait for the next step by the dozen, and
+         run none), in two fresh scrapes with running at rest: cap = running for 30 s, then
          +5 % per 30 s, and from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
          else per 5 s with requests waiting +1 % while usage < 0.80, +0.4 % below 0.92; within 0.5..1.3, above 1
@@ -29,6 +30,7 @@ SAMPLES = 100
 SCALE_MAX = 0.8
 STEPS_AHEAD, PROMPTS_AHEAD = 2.0, 2.0
 GROWTH = 1.02
+CROWD_MIN = 1 / 3
 
 
 class MarginLoop:
@@ -171,6 +173,8 @@ class EngineCap:
         if engine is None or engine.running is None or engine.waiting is None or engine.at_s <= self._scrape_s:
             return
         self._scrape_s = engine.at_s
+        if engine.running < CROWD_MIN * (engine.running + engine.waiting):
+            return  # one pass each, or a burst that has just come: no number of sequences is what they wait for
         grew, self._running = engine.running > GROWTH * self._running, engine.running
         if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s:
             self._strikes = 0

@@ -31,6 +31,7 @@ ACTIVE_S = 60.0
 SMALL_LIMIT = 16
 AGING_EVERY = 10  # dispatches, of which one may be a promotion
 MEAN_GAIN = 0.05
+QUANTUM_MEANS_MAX = 4.0
 LAG_MEAN_COSTS_MAX = 10.0  # what a class may be owed: one that could not run must not flood the rest afterwards
 
 
@@ -189,21 +190,23 @@ class AdmissionQueue:
         return self._standing[index].lag
 
     def _quantum(self, index: int) -> float:
-        """q_c, or the mean of all classes until this one has been served."""
-        return self._standing[index].mean_cost or self._mean_cost
+        """q_c, or the mean of all classes until this one has been served; at most four times that, so that one big
+        ticket, or costs guessed before lengths were known, do not make a class wait long for its turn."""
+        return min(self._standing[index].mean_cost or self._mean_cost, QUANTUM_MEANS_MAX * self._mean_cost)
 
     def _average(self, own: _Standing, cost: float) -> None:
         own.mean_cost += (cost - own.mean_cost) * (MEAN_GAIN if own.mean_cost else 1.0)
         self._mean_cost += (cost - self._mean_cost) * (MEAN_GAIN if self._mean_cost else 1.0)
 
     def _accrue(self, cost: float) -> None:
-        """Service was given: every class that waits is owed its floor of it."""
+        """Service was given: every class that waits is owed its floor of it. A correction takes back what was owed for
+        too high a guess, and makes no debt: before lengths are known guesses are ten times too high."""
         if not self.waiting:
             return
         for index, (config, standing) in enumerate(zip(self.classes, self._standing, strict=True)):
             if config.floor and self.fair[index].waiting:
                 most = LAG_MEAN_COSTS_MAX * self._quantum(index)
-                standing.lag = min(standing.lag + config.floor * cost, most)
+                standing.lag = min(max(standing.lag + config.floor * cost, min(standing.lag, 0.0)), most)
 
     def _owed(self, lane: str, over_cap: Callable[[str], bool]) -> Choice | None:
         """The head of the class that is owed most, measured in its own mean cost."""

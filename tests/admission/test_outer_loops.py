@@ -162,7 +162,8 @@ def scrape(at_s: float, running: int | None = 64, waiting: int | None = 10, **mo
         ([scrape(1), scrape(2)], 1.5, inf),  # read before the last raise
         ([scrape(-2), scrape(-1)], -9.0, inf),  # stale
         ([scrape(1), None, scrape(2, running=None), scrape(3)], 0.0, 64),
-        ([scrape(1, running=0), scrape(2, running=0)], 0.0, 1),
+        ([scrape(1, running=4), scrape(2, running=4)], 0.0, inf),  # embeddings: they wait for a step, not for a place
+        ([scrape(1, running=5), scrape(2, running=5)], 0.0, 5),
         ([scrape(1, running=40), scrape(2, running=70)], 0.0, inf),  # a burst of prompts on its way in
     ],
 )

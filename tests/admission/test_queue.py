@@ -149,3 +149,14 @@ def test_seats_are_kept_for_active_classes_above_only() -> None:
     even = AdmissionQueue(tuple(replace(one, holdback=1.0) for one in CLASSES))
     push(even, 0)
     assert even.seats(3, 4, 0.0) == 4, "no difference asked for"
+
+
+def test_guesses_that_were_too_high_leave_a_class_no_debt() -> None:
+    queue = AdmissionQueue((ClassConfig("high"), ClassConfig("low", floor=0.1)))
+    push(queue, 1)
+    push(queue, 0)
+    first = serve(queue, cost=100.0)
+    assert first.entry.ticket.class_index == 0 and queue.lag(1) == pytest.approx(10.0)
+    for _ in range(2):
+        queue.correct(first.entry.ticket, -99.0, owed=False)
+    assert queue.lag(1) == 0.0
