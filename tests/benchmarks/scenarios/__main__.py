@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from math import inf, isinf
 from typing import Any
 
 from tests.benchmarks.scenarios.document import NAMES, document, goal, picture, verdict, worst
@@ -22,21 +23,35 @@ def told(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def written(results: dict[str, Any]) -> str:
-    """The results as a file, with seven digits: enough to be told, and the same on every machine."""
-    return json.dumps(rounded(results), indent=1, sort_keys=True) + "\n"
+    """The results as a file, with seven digits: enough to be told, and the same on every machine. Never is null."""
+    return json.dumps(rounded(results), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: rounded(part) for key, part in value.items()}
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return None if isinf(value) else float(f"{value:.7g}")
+    return value
+
+
+def restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: restored(part) for key, part in value.items()}
+    return inf if value is None else value
+
+
+def kept() -> dict[str, Any]:
+    """The results that the page was made from."""
+    found: dict[str, Any] = restored(json.loads(RESULTS.read_text(encoding="utf-8")))
+    return found
 
 
 def write(results: dict[str, Any]) -> None:
     """The page, its pictures, and the results they were made from."""
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(written(told(results)), encoding="utf-8")
-    PAGE.write_text(document(list(SCENARIOS.values()), json.loads(RESULTS.read_text())), encoding="utf-8")
+    PAGE.write_text(document(list(SCENARIOS.values()), kept()), encoding="utf-8")
     for key, result in results.items():
         if result["series"]:
             (RESULTS.parent / f"{key}.svg").write_text(picture(SCENARIOS[key], result), encoding="utf-8")
@@ -66,7 +81,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     if arguments.page:
-        PAGE.write_text(document(list(SCENARIOS.values()), json.loads(RESULTS.read_text())), encoding="utf-8")
+        PAGE.write_text(document(list(SCENARIOS.values()), kept()), encoding="utf-8")
         return 0
     only = arguments.only.split(",") if arguments.only else []
     unknown = [key for key in only if key not in SCENARIOS]

@@ -28,7 +28,7 @@ def better(measure: Measure, left: float, right: float) -> bool:
     if measure.at_least is not None and measure.at_most is not None:
         middle = (measure.at_least + measure.at_most) / 2
         return abs(left - middle) < abs(right - middle)
-    return left > right if measure.at_least is not None else left < right
+    return left > right if measure.more_is_better else left < right
 
 
 def best_other(measure: Measure, laws: Mapping[str, Any]) -> tuple[str, float] | None:
@@ -112,14 +112,17 @@ def section(one: Scenario, result: Results) -> list[str]:
         lines += ladder(one, laws)
     if one.picture:
         lines += [f"![{one.title}](control/{one.key}.svg)", ""]
-    lines += [paragraph for name, paragraph in MISSED.get(one.key, {}).items() if misses(one, laws[OURS], name)]
-    return [*lines, ""] if lines[-1] else lines
+    return lines + reasons(one, laws[OURS])
 
 
-def misses(one: Scenario, seeds: Mapping[str, Mapping[str, float]], name: str) -> bool:
-    """A note is told only where its threshold is missed; `always` is told in any case."""
-    measure = next((measure for measure in one.measures if measure.name == name), None)
-    return measure is None or measure.reached(worst(measure, seeds)) is False
+def reasons(one: Scenario, seeds: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Why the missed thresholds are missed. Measures of one reason are named together."""
+    told: dict[str, list[str]] = {}
+    for measure in one.measures:
+        if measure.reached(worst(measure, seeds)) is False:
+            reason = MISSED.get(one.key, {}).get(measure.name, "The reason is not known.")
+            told.setdefault(reason, []).append(measure.words)
+    return [part for reason, words in told.items() for part in (f"*Missed: {'; '.join(words)}.* {reason}", "")]
 
 
 def ladder(one: Scenario, laws: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from tests.benchmarks.scenarios.worlds import OURS, World
 
 SEEDS = (1, 2, 3)
 Numbers = dict[str, float]
+MORE = frozenset({"goodput", "served", "attainment", "high"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,16 @@ class Measure:
             self.at_most is None or value <= self.at_most + 1e-9
         )
 
+    @property
+    def more_is_better(self) -> bool:
+        """By its threshold, else by its name."""
+        if self.at_least is None and self.at_most is None:
+            return self.name in MORE
+        return self.at_most is None
+
     def worst(self, values: list[float]) -> float:
-        """Of several seeds: the lowest where more is better."""
-        return min(values) if self.at_least is not None and self.at_most is None else max(values)
+        """Of several seeds."""
+        return min(values) if self.more_is_better else max(values)
 
     def text(self, value: float) -> str:
         if isinf(value):

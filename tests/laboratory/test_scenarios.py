@@ -1,0 +1,59 @@
+"""Some of the scenarios of docs/control.md on one seed, and the page itself: it is what its results say.
+
+A threshold that the page calls reached is reached again here. The best static limits are those that the page was made
+with: sweeping for them takes minutes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxy.laboratory.workload import Stream
+from tests.benchmarks.scenarios import worlds
+from tests.benchmarks.scenarios.__main__ import PAGE, kept
+from tests.benchmarks.scenarios.document import document, worst
+from tests.benchmarks.scenarios.scenario import Best
+from tests.benchmarks.scenarios.sweep import SCENARIOS
+from tests.benchmarks.scenarios.worlds import OURS
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    return kept()
+
+
+def test_the_page_is_made_of_its_results(results: dict[str, Any]) -> None:
+    assert PAGE.read_text(encoding="utf-8") == document(list(SCENARIOS.values()), results)
+
+
+@pytest.mark.parametrize("key", ["A", "C", "E", "F", "G", "P", "T"])
+def test_a_threshold_reached_on_the_page_is_reached_again(key: str, results: dict[str, Any]) -> None:
+    one, told = SCENARIOS[key], results[key]
+    seed = one.seeds[0]
+    found = {name: Best(best["seats"], best["goodput"][str(seed)]) for name, best in told["static"].items()}
+    numbers = {name: one.read(name, worlds.run(world, OURS, seed), found) for name, world in one.worlds.items()}
+    measured = one.result(numbers, found)
+    judged = [measure for measure in one.measures if measure.reached(worst(measure, told["laws"][OURS]))]
+    assert judged
+    missed = {m.words: m.text(measured[m.name]) for m in judged if not m.reached(measured[m.name])}
+    assert not missed
+
+
+def test_the_same_seed_gives_the_same_figures(results: dict[str, Any]) -> None:
+    one = SCENARIOS["G"]
+    found = {name: Best(best["seats"], best["goodput"]["1"]) for name, best in results["G"]["static"].items()}
+    first, second = (one.read("capped", worlds.run(one.worlds["capped"], "vegas", 1), found) for _ in range(2))
+    assert first == second
+    assert {name: pytest.approx(value, rel=1e-6) for name, value in first.items()} == results["G"]["laws"]["vegas"]["1"]
+
+
+@pytest.mark.parametrize("law", ["none", "fixed", "seed-e2e", "seed", "aimd", "vegas", "gradient2", "envoy", "dynamic"])
+def test_each_law_of_the_ladder_moves_as_it_says(law: str) -> None:
+    """On a slow start: the limit after 20 s, and whether it has moved at all."""
+    world = worlds.World((Stream(20.0, 0.0, 20.0),), 20.0)
+    limits = [one.limit for one in worlds.run(world, law, 1).moments]
+    still = len(set(limits)) == 1
+    assert still == (law in ("none", "fixed", "envoy"))  # Envoy's first measures its baseline at 3
+    assert min(limits) >= 1
