@@ -3,7 +3,8 @@
 Three simulated engines behind the proxy; one of twenty requests is left by its client, each minute one engine is killed
 and started again. Every answer must be explained: whole; or refused, or cut with an error event, with a reason that the
 proxy also counted. At the end no seat is held, every request has one outcome, and the slope of the proxy's memory is
-printed. Ctrl-C ends the run early and judges what was measured.
+printed; it means something from half an hour on, because histories and young garbage fill up for the first fifteen
+minutes. Ctrl-C ends the run early and judges what was measured.
 """
 
 from __future__ import annotations
