@@ -2,7 +2,7 @@
 
 margin   q = quantile of the last 100 latencies / target at 1 - 0.2 (1 - attainment), 0.99 for 0.95: the samples
          are correlated, a tracker of 0.95 delivers 0.88-0.91 and one of 0.98 just 0.95 with single runs below;
-         m *= clip(q^-0.5, 0.95, 1.01) within 0.7..1.05; only requests dispatched after its last cut judge it, and
+         m *= clip(q^-0.5, 0.95, 1.01) within 0.7..1.05; only requests dispatched after its last change judge it, and
          a batch with more late ones than 100 may have is judged at once
 prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
          fitted prefill rate within 0.5..1.5 of its mean; and at most two steps' worth of what a step takes beside
@@ -36,17 +36,19 @@ CROWD_MIN = 1 / 3
 class MarginLoop:
     """Trims the target so that the wanted share of requests meets it."""
 
+    DEAD_BAND = 0.002
+
     def __init__(self, attainment: float) -> None:
-        self.margin = 0.92
+        self.margin = 0.94
         self._quantile = 1 - 0.2 * (1 - attainment)
         self._allowed = SAMPLES * (1 - attainment)  # late ones of a batch
         self._ratios: list[float] = []
         self._late = 0
-        self._cut_s = -inf
+        self._changed_s = -inf
 
     def observe(self, ratio: float, dispatched_s: float, now: float) -> None:
         """One finished request: latency / target, and when it was dispatched."""
-        if dispatched_s < self._cut_s:
+        if dispatched_s < self._changed_s:
             return
         self._ratios.append(ratio)
         self._late += ratio > 1
@@ -56,9 +58,9 @@ class MarginLoop:
         tail = sorted(self._ratios)[min(int(self._quantile * count), count - 1)]
         self.restart()
         factor = min(max(max(tail, 0.01) ** -0.5, 0.95), 1.01)
-        self.margin = min(max(self.margin * factor, 0.7), 1.05)
-        if factor < 1:
-            self._cut_s = now
+        margin = min(max(self.margin * factor, 0.7), 1.05)
+        if abs(factor - 1) > self.DEAD_BAND:
+            self.margin, self._changed_s = margin, now
 
     def restart(self) -> None:
         """Forget requests that ran before the conditions changed."""

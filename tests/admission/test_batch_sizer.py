@@ -319,10 +319,10 @@ def test_margin_hears_only_requests_of_this_epoch_that_are_long_enough() -> None
     for _ in range(100):
         one.observe(generation(0.09, epoch=1), 30.0)
         one.observe(generation(0.09, epoch=2, output=15), 30.0)
-    assert one.state().margin == 0.92
+    assert one.state().margin == 0.94
     for _ in range(6):
         one.observe(generation(0.09, epoch=2), 30.0)
-    assert one.state().margin == pytest.approx(0.92 * 0.95)
+    assert one.state().margin == pytest.approx(0.94 * 0.95)
     assert one.state().ttft_s == pytest.approx(0.05)
 
 
