@@ -34,19 +34,23 @@ class Watched:
     grey: ScriptedUpstream
 
 
-def expired_tls() -> ssl.SSLContext:
+def tls(name: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATES / "expired.pem", CERTIFICATES / "key.pem")
+    context.load_cert_chain(CERTIFICATES / f"{name}.pem", CERTIFICATES / "key.pem")
     return context
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    live, grey, expired = ScriptedUpstream(), ScriptedUpstream(), ScriptedUpstream(tls=expired_tls())
+    live, grey = ScriptedUpstream(), ScriptedUpstream()
+    expired, misnamed = ScriptedUpstream(tls=tls("expired")), ScriptedUpstream(tls=tls("valid"), host="127.0.0.2")
     config = settings(
         upstream("live", live.url, seats=1) | {"engine": "vllm"},
         upstream("grey", grey.url, "grey"),
         upstream("tls", expired.url, "tls", tls={"ca": str(CERTIFICATES / "expired.pem")}),
+        upstream(
+            "misnamed", f"https://127.0.0.2:{misnamed.port}", "misnamed", tls={"ca": str(CERTIFICATES / "valid.pem")}
+        ),
         upstream("nowhere", "http://no-such-host.invalid:9", "nowhere"),
         probe=WATCHFUL,
         telemetry={"interval_s": 0.1, "max_age_s": 0.5},
@@ -55,7 +59,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     )
     with running(tmp_path_factory.mktemp("watched"), config) as proxy:
         yield Watched(proxy, live, grey)
-    for one in (live, grey, expired):
+    for one in (live, grey, expired, misnamed):
         one.close()
 
 
@@ -64,6 +68,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     [
         pytest.param("nowhere", "name does not resolve", id="U03 no such name"),
         pytest.param("tls", "certificate expired", id="U04 expired certificate"),
+        pytest.param("misnamed", "certificate for another address", id="U04 wrong name"),
     ],
 )
 def test_an_upstream_that_cannot_be_reached_is_named_with_its_reason(watched: Watched, model: str, reason: str) -> None:
