@@ -13,7 +13,7 @@ cap      waiting >= max(2, 5 % of running), yet not twice of it (embeddings wait
          run none), in two fresh scrapes with running at rest: cap = running for 30 s, then
          +5 % per 30 s, and from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
-         else per 5 s with requests waiting +1 % while usage < 0.80, +0.4 % below 0.92; within 0.5..1.3, above 1
+         else per 5 s with requests waiting +2 % while usage < 0.80, +0.8 % below 0.92; within 0.5..1.3, above 1
          it discounts expected growth (see `ledger`): not all live requests last as long as expected at once
 """
 
@@ -216,7 +216,7 @@ class MemoryFactor:
             return True
         usage = engine.kv_usage
         if wanted and usage is not None and usage < 0.92:
-            growth = 1.01 if usage < 0.80 else 1.004
+            growth = 1.02 if usage < 0.80 else 1.008
             self.factor, self._changed_at_s = min(growth * self.factor, 1.3), now
         return False
 
