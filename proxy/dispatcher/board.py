@@ -132,8 +132,10 @@ class Board:
     def wait(self, job: Job, now: float, first: bool = False) -> Entry:
         """The job starts to wait; `first`: at the head of its flow."""
         ticket, lane = job.ticket, job.lane
-        key = lane.second_key if job.excluded else lane.key
-        lane.second_tries += bool(job.excluded)
+        key = lane.key
+        if job.excluded:  # a line of those that the same upstreams have failed
+            key = "!".join((key, *sorted(job.excluded)))
+            lane.second_tries[key] = lane.second_tries.get(key, 0) + 1
         entry = job.entry = Entry(ticket, key, lane.stations[0].cost(ticket), first)
         ticket.state = TicketState.QUEUED
         self.waiting[ticket.class_index] += 1
@@ -149,7 +151,11 @@ class Board:
         entry, ticket = job.entry, job.ticket
         assert entry is not None, "a job leaves the queue once"
         job.entry = None
-        job.lane.second_tries -= entry.lane == job.lane.second_key
+        if entry.lane != job.lane.key:
+            lines = job.lane.second_tries
+            lines[entry.lane] -= 1
+            if not lines[entry.lane]:
+                del lines[entry.lane]
         self.waiting[ticket.class_index] -= 1
         job.pool.leaves(entry)
         self.expiry.left()

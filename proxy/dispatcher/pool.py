@@ -40,8 +40,7 @@ class Lane:
 
     def __init__(self, key: str, stations: tuple[Station, ...], now: float) -> None:
         self.key = key
-        self.second_key = f"{key},"  # line of the tickets that an upstream here has failed
-        self.second_tries = 0  # how many wait there
+        self.second_tries: dict[str, int] = {}  # tickets that upstreams here have failed, by the lines they wait in
         self.stations = stations
         self.reservation: Reservation | None = None
         self.sleepers = False  # some line is parked until an upstream frees something

@@ -69,14 +69,13 @@ class Pump:
 
     def _second_tries(self, pool: Pool, lane: Lane, now: float) -> None:
         """What an upstream has failed goes first, and keeps nobody else from an upstream that it cannot use itself."""
-        if not lane.second_tries:
-            return
-        for fair in pool.queue.fair:
-            fair.wake_lane(lane.second_key)
-        while lane.second_tries and lane.has_room:
-            choice = pool.queue.choose(lane.second_key, now, partial(pool.over_cap, lane))
-            if choice is None or not self.place(pool, lane, choice, now):
-                return
+        for key in tuple(lane.second_tries):
+            for fair in pool.queue.fair:
+                fair.wake_lane(key)
+            while key in lane.second_tries and lane.has_room:
+                choice = pool.queue.choose(key, now, partial(pool.over_cap, lane))
+                if choice is None or not self.place(pool, lane, choice, now):
+                    break
 
     def at_once(self, pool: Pool, lane: Lane, ticket: Ticket, now: float) -> Station | None:
         """The upstream where a newcomer that finds nobody waiting may start without a stay in the queue, if any."""

@@ -89,6 +89,27 @@ def test_a_retry_waits_at_the_head_of_its_flow_and_lets_others_use_the_upstream_
     world.empty()
 
 
+def test_second_tries_that_different_upstreams_have_failed_do_not_wait_for_one_another() -> None:
+    world = World(config(*(upstream(f"u{number}", 1) for number in range(3))))
+    twice, once, other = (world.arrive() for _ in range(3))
+    first, second, third = twice.upstream, once.upstream, other.upstream
+    world.fail(twice, Failure.SHED)
+    world.finish(once)
+    assert twice.upstream == second
+    blocker = world.arrive()
+    assert blocker.upstream == first
+    world.fail(twice, Failure.SHED)
+    filler = world.arrive()
+    assert (world.outcome(twice), filler.upstream) == ("waiting", second)
+    world.fail(filler, Failure.SHED)
+    world.fail(blocker, Failure.SHED)
+    assert {world.outcome(twice), world.outcome(filler), world.outcome(blocker)} == {"waiting", "running"}
+    assert (filler.upstream, blocker.upstream) == (first, second)
+    world.finish(other)
+    assert (world.outcome(twice), twice.upstream) == ("running", third)
+    world.empty()
+
+
 def test_what_every_usable_upstream_has_failed_ends_and_keeps_nobody_waiting() -> None:
     world = World(config(upstream("u0", 1), upstream("u1", 1)))
     first, second, third = (world.arrive() for _ in range(3))

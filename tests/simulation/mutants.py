@@ -158,11 +158,11 @@ def a_second_try_blocks_the_line(patch: Patch) -> None:
     whole = Board.wait
 
     def wait(self: Board, job: Any, now: float, first: bool = False) -> Any:
-        key, job.lane.second_key = job.lane.second_key, job.lane.key
+        excluded, job.excluded = job.excluded, set()
         try:
             return whole(self, job, now, first)
         finally:
-            job.lane.second_key = key
+            job.excluded = excluded
 
     patch.setattr(Board, "wait", wait)
     patch.setattr(Pump, "_second_tries", _second_tries)
