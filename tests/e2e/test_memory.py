@@ -119,5 +119,7 @@ def test_readers_that_do_not_read_hold_no_memory(faulty: tuple[ProxyProcess, Scr
             most = max(most, rss_bytes(proxy) - before)
             time.sleep(0.02)
         assert most < STALLED * 1_000_000
-        wait_for(lambda: proxy.metric("penstock_requests_total", outcome="client_stalled") >= STALLED, "all are cut")
+        wait_for(
+            lambda: proxy.metric("penstock_requests_total", outcome="client_stalled") >= STALLED, "all are cut", 40
+        )
     assert_clean(proxy, 5.0)

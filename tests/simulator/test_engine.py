@@ -189,12 +189,12 @@ def test_littles_law_and_the_same_seed_gives_the_same_run() -> None:
 
 
 def lines_executed(action: Callable[[], object]) -> int:
-    """Lines of Python that an action runs, which no load of the machine can change."""
+    """Lines of the simulator that an action runs, which no load of the machine can change."""
     executed = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
         nonlocal executed
-        executed += event == "line"
+        executed += event == "line" and frame.f_globals.get("__name__", "").startswith("proxy.simulator")
         return trace
 
     before = sys.gettrace()
