@@ -196,7 +196,8 @@ def _draw(path: Path, variants: Sequence[Variant], labs: Sequence[Lab], text: st
 
     names = [variant.name for variant in variants]
     target = variants[0].config.upstreams[0].target
-    shown = panels([lab.moments for lab in labs], target.itl_s)
+    end_s = max((one.at_s for lab in labs for one in lab.moments if one.in_flight or one.queued), default=0.0)
+    shown = panels([[one for one in lab.moments if one.at_s <= end_s] for lab in labs], target.itl_s)
     try:
         if path.suffix == ".png":
             path.write_bytes(as_png(names, shown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def test_a_picture_is_written(capsys: Capture, tmp_path: Path, name: str, begins
     assert main(["replay", *SHORT, "--set", "limit.law=aimd", "--out", str(tmp_path / name)]) == 0
     assert (tmp_path / name).read_bytes().startswith(begins)
     assert f"picture: {tmp_path / name}" in capsys.readouterr().out
+
+
+def test_the_picture_ends_with_the_load(capsys: Capture, tmp_path: Path) -> None:
+    assert main(["replay", *SHORT, "--out", str(tmp_path / "r.svg")]) == 0
+    ticks = re.findall(r">([\d.]+)</text>", (tmp_path / "r.svg").read_text(encoding="utf-8"))
+    assert ticks[-1] == "10"  # seconds: five of arrivals, and what they run
 
 
 @pytest.mark.parametrize(
