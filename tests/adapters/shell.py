@@ -193,8 +193,9 @@ class Shell:
     """Everything from gate to connections, for upstreams u0, u1, ... that serve the model m."""
 
     def __init__(
-        self, upstreams: int = 1, seats: int = 2, keepalive_s: float = 0.0, queue_timeout_s: float = 60.0
-    ) -> None:
+        self, upstreams: int = 1, seats: int = 2, keepalive_s: float = 0.0, queue_timeout_s: float = 60.0,
+        checks: bool = True,
+    ) -> None:  # fmt: skip
         self.now = 100.0
         self.later: Later = []
         self.records: list[RequestRecord] = []
@@ -204,7 +205,7 @@ class Shell:
             upstreams=tuple(UpstreamConfig(f"u{number}", ("m",), limit=limit) for number in range(upstreams)),
         )
         self.config = config
-        self.dispatcher = Dispatcher(config, self.now, Random(7), checks=True)
+        self.dispatcher = Dispatcher(config, self.now, Random(7), checks=checks)
         self.metrics = Metrics(MetricsConfig(CLASSES))
         self.gate = Gate(self.dispatcher, self.metrics, self.clock)
         self.pools = [ScriptedPool(f"u{number}", self) for number in range(upstreams)]

@@ -1,0 +1,150 @@
+"""Where the time of one request and of one streamed event goes: python -m tests.benchmarks.data_path.stages
+
+The real connection, intake, dispatcher and exchange over transports that swallow what is written, so that neither
+system calls nor the event loop count. Each stage is timed inside the whole; a stage contains those indented below it,
+and a reading adds about 0.2 us to every stage around it. The least of many short runs is shown: what the machine does
+meanwhile only adds. Metrics are counted, log lines are not rendered: that is another thread's work.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from proxy.adapters import forward, metrics, upstream_pool
+from proxy.dispatcher import core
+from proxy.server import connection, intake
+from proxy.wire import answer, headers, usage
+from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, ScriptedTransport, Shell, chunk, said, token
+from tests.server.edge import Client, Edge, post
+
+BATCH, BATCHES = 200, 100
+STAGES: tuple[tuple[int, str, type[Any], str], ...] = (
+    (0, "bytes of a request", connection.ClientConnection, "data_received"),
+    (1, "head: path, headers, key", intake.Intake, "check_head"),
+    (2, "headers", headers.HeadReader, "read"),
+    (1, "body: JSON, class, ticket", intake.Intake, "read_body"),
+    (1, "dispatcher: arrived", core.Dispatcher, "arrived"),
+    (1, "permit, connection, request sent", forward.Exchange, "granted"),
+    (0, "bytes of the answer", upstream_pool.UpstreamConnection, "data_received"),
+    (1, "body relayed", forward.Exchange, "answer_body"),
+    (2, "answer head", answer.AnswerWriter, "head"),
+    (1, "end", forward.Exchange, "answer_end"),
+    (2, "usage", usage.StreamTail, "verdict"),
+    (2, "dispatcher: finished", core.Dispatcher, "finished"),
+    (2, "record", forward.Exchange, "_record"),
+    (2, "metrics", metrics.Metrics, "request_ended"),
+)
+USAGE = b'"usage":{"prompt_tokens":256,"completion_tokens":140,"total_tokens":396}'
+
+
+class Silent(ScriptedTransport):
+    """Swallows what is written."""
+
+    def write(self, data: object) -> None: ...
+    def writelines(self, pieces: Any) -> None: ...
+
+
+class Clocks:
+    """Sums of time by stage."""
+
+    def __init__(self) -> None:
+        self.sums = dict.fromkeys((name for _, name, _, _ in STAGES), 0.0)
+
+    def wrap(self, name: str, owner: type[Any], method: str) -> None:
+        inner: Callable[..., Any] = getattr(owner, method)
+        sums = self.sums
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = perf_counter()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                sums[name] += perf_counter() - started
+
+        setattr(owner, method, timed)
+
+    def take(self) -> dict[str, float]:
+        taken, self.sums = dict(self.sums), self.sums
+        for name in self.sums:
+            self.sums[name] = 0.0
+        return taken
+
+
+class Path:
+    """One client connection and one upstream connection, kept alive."""
+
+    def __init__(self) -> None:
+        self.edge = Edge(Shell(seats=8, checks=False))
+        shell = self.edge.shell
+        self.edge.listener.record = shell.metrics.request_ended
+        shell.relay.record = shell.metrics.request_ended
+        words = ("user-agent: bench", "accept: */*", "content-type: application/json", "authorization: Bearer sk-bench")
+        text = b"word " * 180
+        body = b'{"model":"m","max_tokens":256,%b"messages":[{"role":"user","content":"%b"}]}'
+        self.plain = post(body % (b"", text), CHAT, *words)
+        self.streamed = post(body % (b'"stream":true,', text), CHAT, *words)
+        self.answer = said(b'{"choices":[{"message":{"content":"%b"}}],%b}' % (text, USAGE))
+        self.client = Client(self.edge)
+        self.client.transport.__class__ = Silent
+        self.client.send(self.plain)
+        self.upstream = shell.upstream()
+        shell.transport().__class__ = Silent
+        shell.answer(self.answer)
+
+    def pass_time(self, seconds: float) -> None:
+        """What the gate's loop does meanwhile."""
+        self.edge.shell.now += seconds
+        self.edge.shell.gate.expire()
+        self.edge.shell.gate.tick()
+
+    def requests(self, count: int) -> float:
+        """Seconds of so many requests."""
+        started = perf_counter()
+        for _ in range(count):
+            self.client.connection.data_received(self.plain)
+            self.upstream.data_received(self.answer)
+        spent = perf_counter() - started
+        self.pass_time(0.05)
+        return spent
+
+    def events(self, count: int) -> float:
+        """Seconds of so many events of one stream, its request and end left out."""
+        self.client.connection.data_received(self.streamed)
+        self.upstream.data_received(STREAM_HEAD + chunk(token()))
+        event = chunk(token())
+        started = perf_counter()
+        for _ in range(count):
+            self.upstream.data_received(event)
+        spent = perf_counter() - started
+        self.upstream.data_received(chunk(token("stop")) + chunk(DONE) + LAST_CHUNK)
+        self.pass_time(0.05)
+        return spent
+
+
+def main() -> None:
+    path = Path()
+    path.requests(10 * BATCH)
+    gc.collect()
+    gc.freeze()
+    whole = min(path.requests(BATCH) for _ in range(BATCHES)) / BATCH
+    event = min(path.events(BATCH) for _ in range(BATCHES)) / BATCH
+    clocks = Clocks()
+    for _, name, owner, method in STAGES:
+        clocks.wrap(name, owner, method)
+    least = dict.fromkeys(clocks.sums, float("inf"))
+    for _ in range(BATCHES):
+        clocks.take()
+        path.requests(BATCH)
+        least = {name: min(least[name], spent) for name, spent in clocks.take().items()}
+    print("| stage of a request | us |\n|---|---:|")
+    for depth, name, _, _ in STAGES:
+        print(f"| {'&nbsp;' * 4 * depth}{name} | {least[name] / BATCH * 1e6:.1f} |")
+    print(f"| **whole request, without clocks inside** | **{whole * 1e6:.0f}** |")
+    print(f"| **one streamed event** | **{event * 1e6:.1f}** |")
+
+
+if __name__ == "__main__":
+    main()
