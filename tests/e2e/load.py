@@ -33,8 +33,9 @@ class Ending:
 class Load:
     """`workers` threads, half of them asking for streams. Connections are kept unless `fresh`.
 
-    A refused connect, and a kept connection that ended before a byte of an answer, are tried once more, as every HTTP
-    client does; those tries are counted in `reconnects`.
+    A connection that was refused or reset, and a kept one that ended before a byte of an answer, are tried once more, as
+    HTTP clients do: the kernel resets a handshake that is under way when a listening socket closes. Those tries are
+    counted in `reconnects`.
     """
 
     def __init__(self, port: int, workers: int = 6, fresh: bool = False, pause_s: float = 0.002) -> None:
@@ -89,7 +90,7 @@ class Load:
                 client = client or RawClient(self.port)
                 began = client.send(request).receive()
             except ConnectionError as error:
-                began, refused = b"", isinstance(error, ConnectionRefusedError)
+                began, refused = b"", isinstance(error, ConnectionRefusedError | ConnectionResetError)
             else:
                 refused = False
             if began:
