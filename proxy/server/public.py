@@ -22,6 +22,7 @@ from proxy.types import Work
 SWEEP_S = 0.5
 BACKLOG = 4096
 ENTER_S = 1.0  # for the TLS handshakes of those who come in last
+ACCEPTED_S = 0.01  # for the loop to introduce those whom it has accepted already: it does so in a later turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Listener:
         with suppress(TimeoutError):
             async with asyncio.timeout(ENTER_S):
                 await asyncio.gather(*entering, return_exceptions=True)
+        await asyncio.sleep(ACCEPTED_S)
 
     def stop_listening(self) -> None:
         if self._server is not None:

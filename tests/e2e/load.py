@@ -33,8 +33,8 @@ class Ending:
 class Load:
     """`workers` threads, half of them asking for streams. Connections are kept unless `fresh`.
 
-    A connection that was refused or reset, and a kept one that ended before a byte of an answer, are tried once more, as
-    HTTP clients do: the kernel resets a handshake that is under way when a listening socket closes. Those tries are
+    A connection that was refused or reset, and a kept one that ended before a byte of an answer, are tried once more,
+    as HTTP clients do: the kernel resets a handshake that is under way when a listening socket closes. Those tries are
     counted in `reconnects`.
     """
 

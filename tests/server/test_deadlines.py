@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from proxy.server.deadlines import IDLE_S
+from proxy.server.deadlines import IDLE_S, LAST_CALL_S
 from tests.adapters.shell import CHAT, DONE, STREAM_HEAD, Shell, chunk, said, token
 from tests.server.edge import Client, Edge, intake_of, post, stream
 
@@ -61,6 +61,8 @@ def test_idle_time_starts_after_each_answer_and_a_drain_ends_it() -> None:
         edge.shell.answer(said())
     assert not client.transport.ended
     edge.listener.draining = True
+    edge.pass_time(LAST_CALL_S)
+    assert not client.transport.ended
     edge.pass_time(0.5)
     assert (client.transport.ended, edge.outcomes()) == (True, ["success"] * 2)
 
