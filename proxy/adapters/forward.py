@@ -194,10 +194,9 @@ class Exchange:
             return False
         if self.early and not (self.status == 200 and facts.event_stream):
             return False
-        if self.ttft_s is None:
-            self.ttft_s = now
-        self.begun = True
+        self.begun, self.ttft_s = True, now if self.ttft_s is None else self.ttft_s
         self.streamed = self.streamed and facts.event_stream and not facts.encoded
+        self.tail.encoded = facts.encoded
         self.inbound.drop_body(self.relay.gate.dispatcher)
         if self.early:
             self.sink.relay(first)

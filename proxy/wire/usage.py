@@ -54,9 +54,10 @@ class StreamEnd:
 class StreamTail:
     """The last bytes of one answer body."""
 
-    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_started", "_watched")
+    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_started", "_watched", "encoded")
 
     def __init__(self) -> None:
+        self.encoded = False  # with a content coding: nothing in it can be read here
         self._pieces: list[bytes] = []
         self._size = 0
         self._head = b""
@@ -115,6 +116,8 @@ class StreamTail:
         tail = self._join()
         if route is None or route.work is Work.LIGHT:
             return StreamEnd(finished=True)
+        if self.encoded:
+            return StreamEnd(finished=True, usage_problem="encoded")
         if not streamed:
             usage, problem = _last_usage(tail, self._head)
             return StreamEnd(True, False, usage, problem)

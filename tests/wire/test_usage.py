@@ -199,3 +199,10 @@ def test_the_tail_is_bounded_and_a_cut_is_no_line_start() -> None:
     spoof = b"data: [DONE]" + b"." * (32_767 - 12)
     tail.add(b"y" * PIECES_BYTES_MAX + spoof)
     assert not tail.verdict(CHAT, True).finished
+
+
+def test_an_encoded_body_is_not_read() -> None:
+    tail = StreamTail()
+    tail.encoded = True
+    tail.add(b'{"usage":{"prompt_tokens":1,"completion_tokens":2}}')
+    assert tail.verdict(ROUTES[b"/v1/chat/completions"], False) == StreamEnd(True, usage_problem="encoded")
