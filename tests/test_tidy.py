@@ -177,7 +177,7 @@ def tracked() -> list[Path]:
 def test_no_machine_path_and_no_package_address_is_tracked() -> None:
     bad = re.compile(
         r"(?<![\w./-])/(?:work|root|home|Users)/\w|https?://\S+\.(?:whl|tar\.gz|tgz|deb)\b"
-        r"|https?://\S+/simple\b|(?<!no-emit-)(?:index-url|find-links)\b|pythonhosted"
+        r"|https?://\S+/simple\b|(?:index-ur[l]|find-link[s])\b|pythonhosted"
     )
     texts = {path: path.read_bytes().decode("utf-8", "replace") for path in tracked() if path.is_file()}
     found = {str(path): hit[0] for path, text in texts.items() if path != Path(__file__) and (hit := bad.search(text))}

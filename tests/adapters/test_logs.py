@@ -4,8 +4,6 @@ import asyncio
 import logging
 import os
 import pty
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from tempfile import TemporaryFile
@@ -18,6 +16,7 @@ import structlog
 from proxy.adapters.logs import LogConfig, RequestLog, configure
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome
+from tests.counting import lines_executed
 
 RECORD = RequestRecord(
     "r-1", "/v1/chat/completions", Outcome.SUCCESS, 200, 1.5, "acme", "high", "llama", "vllm-0", ttft_s=0.2
@@ -143,14 +142,7 @@ def test_a_terminal_gets_text() -> None:
     os.close(leader)
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer counts lines and costs time")
-def test_handing_over_a_line_costs_less_than_four_microseconds() -> None:
+def test_handing_over_a_line_runs_few_lines() -> None:
     output = Output(sample_rate=1.0)
-    best_s = float("inf")
-    for _ in range(20):
-        started_s = time.thread_time()
-        for _ in range(100):
-            output.log.request(RECORD)
-        best_s = min(best_s, (time.thread_time() - started_s) / 100)
-    assert len(output.lines()) == 2000
-    assert best_s < 4e-6
+    assert lines_executed(lambda: output.log.request(RECORD)) <= 8
+    assert len(output.lines()) == 1

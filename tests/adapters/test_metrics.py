@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,28 +9,11 @@ import pytest
 from proxy.adapters import metrics as m
 from proxy.adapters.histograms import Distribution, Family
 from proxy.adapters.metrics import FAMILIES, MODELS_MAX, Metrics, MetricsConfig
-from proxy.adapters.records import RequestRecord
 from proxy.types import Direction, Outcome, Phase, Step
+from tests.adapters.ended import GOOD
+from tests.counting import lines_executed
 
 CONFIG = MetricsConfig(("high", "low"), itl_targets_s=(0.033,), ttft_targets_s=(0.7,), top_tenants=5, version="1.2.3")
-GOOD = RequestRecord(
-    request_id="r-1",
-    path="/v1/chat/completions",
-    outcome=Outcome.SUCCESS,
-    status=200,
-    duration_s=4.0,
-    tenant="acme",
-    class_name="high",
-    model="llama",
-    upstream="vllm-0",
-    streaming=True,
-    ttft_s=0.65,
-    engine_ttft_s=0.6,
-    prompt_tokens=100,
-    output_tokens=20,
-    cached_tokens=64,
-    good=True,
-)
 
 
 def values(metrics: Metrics, family: Family) -> dict[tuple[str, ...], float]:
@@ -186,15 +167,7 @@ def test_targets_are_edges_and_attainment_is_exact() -> None:
     assert 0.7 in exposed[m.ENGINE_TTFT.name].family.edges
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer counts lines and costs time")
-def test_counting_a_request_costs_less_than_eight_microseconds() -> None:
+def test_counting_a_request_runs_few_lines() -> None:
     metrics = Metrics(CONFIG)
-    refused = replace(GOOD, outcome=Outcome.QUEUE_FULL)
-    best_s = float("inf")
-    for _ in range(20):
-        started_s = time.thread_time()
-        for _ in range(500):
-            metrics.request_ended(GOOD)
-            metrics.request_ended(refused)
-        best_s = min(best_s, (time.thread_time() - started_s) / 1000)
-    assert best_s < 8e-6
+    metrics.request_ended(GOOD)  # the first one binds its cells
+    assert lines_executed(lambda: metrics.request_ended(GOOD)) <= 40

@@ -13,30 +13,11 @@ from proxy.adapters.records import RequestRecord
 from proxy.adapters.spans import SpanMaker
 from proxy.types import Outcome
 from proxy.wire.trace_context import TraceContext
+from tests.adapters.ended import GOOD
 
 NOW_NS = 1_700_000_000_000_000_000
 TRACE = TraceContext(trace_id=0xABC, parent_id=0x11, span_id=0x22, upstream_id=0x33, sampled=True)
-RECORD = RequestRecord(
-    request_id="r-1",
-    path="/v1/chat/completions",
-    outcome=Outcome.SUCCESS,
-    status=200,
-    duration_s=4.0,
-    tenant="acme",
-    class_name="high",
-    model="llama",
-    upstream="vllm-0",
-    streaming=True,
-    queue_s=1.0,
-    ttft_s=1.75,
-    engine_ttft_s=0.5,
-    prompt_tokens=100,
-    output_tokens=20,
-    cached_tokens=64,
-    good=True,
-    retries=1,
-    trace=TRACE,
-)
+RECORD = replace(GOOD, queue_s=1.0, ttft_s=1.75, engine_ttft_s=0.5, retries=1, trace=TRACE)
 
 
 def spans(record: RequestRecord) -> list[ReadableSpan]:

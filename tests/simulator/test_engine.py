@@ -2,10 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from proxy.simulator.blocks import blocks_for
 from proxy.simulator.engine import Engine, StepResult
 from proxy.simulator.profiles import H100_QWEN3_14B, EngineProfile, StepTime
+from tests.counting import lines_executed
 
 PROFILE = EngineProfile(
     name="small",
@@ -188,31 +185,13 @@ def test_littles_law_and_the_same_seed_gives_the_same_run() -> None:
     assert saturated(120.0, 300, seed=3)[1:] == (now, running_s, waiting_s, sojourns)
 
 
-def lines_executed(action: Callable[[], object]) -> int:
-    """Lines of the simulator that an action runs, which no load of the machine can change."""
-    executed = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
-        nonlocal executed
-        executed += event == "line" and frame.f_globals.get("__name__", "").startswith("proxy.simulator")
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return executed
-
-
 def test_a_step_without_changes_costs_the_same_at_any_depth() -> None:
     def lines(depth: int) -> int:
         target = Engine(dataclasses.replace(H100_QWEN3_14B, kv_tokens=10**7, max_seqs=2048), random.Random(1))
         for number in range(depth):
             target.submit(number, 1, 4000, now=0.0)
         target.step(0.0)
-        return lines_executed(lambda: run(target, 100))
+        return lines_executed(lambda: run(target, 100), "proxy.simulator")
 
     assert lines(2000) == lines(20)
 
