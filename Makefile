@@ -59,7 +59,7 @@ bench: $(VENV)/.test
 
 SECONDS ?= 60
 DURATION ?= 600
-FUZZED := request answer body form events tail head telemetry configuration
+FUZZED := request answer body form tail head telemetry configuration
 ENGINES ?= build/engines
 
 simulate-faults: SECONDS = 600

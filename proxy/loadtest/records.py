@@ -76,10 +76,6 @@ class Record:
     def e2e_s(self) -> float:
         return self.ended_s - self.due_s
 
-    @property
-    def send_delay_s(self) -> float:
-        return self.sent_s - self.due_s
-
     def document(self) -> dict[str, object]:
         """As one line of the records file: the fields, then what follows from them."""
         whole = asdict(self) | {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}

@@ -180,11 +180,6 @@ def _last_usage(text: bytes, head: bytes) -> tuple[Usage | None, str | None]:
     return None, None
 
 
-def usage_from_json(body_tail: bytes) -> Usage | None:
-    """The usage reported by a JSON body, from its last bytes; None when there is none that makes sense."""
-    return _last_usage(body_tail, b"")[0]
-
-
 def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
     """Counts of one usage object, or the reason why they cannot be used: `type`, `negative` or `range`."""
     prompt = found.get("prompt_tokens")

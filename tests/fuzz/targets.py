@@ -5,7 +5,6 @@ The first bytes say where the rest is cut: however a body, an answer or a reques
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable
 from itertools import pairwise
@@ -25,7 +24,6 @@ from proxy.wire.openai import read_body
 from proxy.wire.priority import ClassRule, TenantRule, choose_class
 from proxy.wire.routes import ROUTES
 from proxy.wire.scan import DEPTH_MAX, BodyScanner
-from proxy.wire.sse import Event, EventParser
 from proxy.wire.usage import StreamEnd, StreamTail
 from tests.adapters.shell import Shell, said
 from tests.server.edge import Edge
@@ -95,35 +93,6 @@ def form(data: bytes) -> None:
 
 
 # ---- streams ----
-def events(data: bytes) -> None:
-    """Events are those of a reader that sees all at once and knows nothing of buffers."""
-    whole, pieces = cut(data)
-    parser = EventParser()
-    assert [event for piece in pieces for event in parser.feed(piece)] == _events_of(whole)
-
-
-def _events_of(whole: bytes) -> list[Event]:
-    text = whole.removeprefix(b"\xef\xbb\xbf")
-    if whole[:3] != b"\xef\xbb\xbf" and b"\xef\xbb\xbf".startswith(whole):
-        return []
-    lines = re.split(rb"\r\n|\n|\r(?=[^\n])", text)[:-1]  # a CR at the end may be half of a CRLF
-    found, fields, last_id = [], [], None
-    for line in lines:
-        if line:
-            fields.append(line)
-            continue
-        pairs = [(name, value.removeprefix(b" ")) for name, _, value in (one.partition(b":") for one in fields)]
-        for value in [value for name, value in pairs if name == b"id" and b"\0" not in value]:
-            last_id = value.decode("utf-8", "replace")
-        content = [value for name, value in pairs if name == b"data"]
-        names = [value for name, value in pairs if name == b"event"]
-        if content:
-            name = names[-1].decode("utf-8", "replace") if names else ""
-            found.append(Event(name, b"\n".join(content).decode("utf-8", "replace"), last_id))
-        fields = []
-    return found
-
-
 def tail(data: bytes) -> None:
     """What the end of an answer tells does not depend on its cuts, and its counts are whole and not negative."""
     whole, pieces = cut(data)
@@ -283,5 +252,5 @@ def telemetry(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (body, form, events, tail, request, answer, head, configuration, telemetry)
+    for target in (body, form, tail, request, answer, head, configuration, telemetry)
 }  # fmt: skip

@@ -53,19 +53,6 @@ WORDS: dict[str, list[bytes]] = {
         b"\r\n\r\n",
         b"--b--",
     ],
-    "events": [
-        b"data: a",
-        b"data",
-        b"event: x",
-        b"id: 1",
-        b": c",
-        b"\n",
-        b"\r",
-        b"\r\n",
-        b"\n\n",
-        b"\xef\xbb\xbf",
-        b"\0",
-    ],
     "tail": [
         EVENT,
         LAST,
@@ -210,7 +197,6 @@ SEEDS: dict[str, list[bytes]] = {
         PART + b"--b--\r\n",
         PART + b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n--b--\r\n',
     ],
-    "events": [EVENT + LAST + DONE, b"event: a\ndata: 1\ndata: 2\n\n: ping\n\n"],
     "tail": [EVENT + LAST + DONE, b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}'],
     "request": [
         WHOLE,

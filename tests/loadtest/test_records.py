@@ -11,7 +11,6 @@ def test_latencies_count_from_the_time_a_request_was_due() -> None:
     assert one.ttft_s == pytest.approx(0.5)
     assert one.tpot_s == pytest.approx(0.1)
     assert one.e2e_s == pytest.approx(1.5)
-    assert one.send_delay_s == pytest.approx(0.3)
     told = one.document()
     assert (told["ending"], told["ttft_s"], told["tpot_s"], told["e2e_s"]) == ("success", 0.5, 0.1, 1.5)
 

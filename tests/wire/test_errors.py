@@ -7,7 +7,6 @@ import json
 import pytest
 
 from proxy.wire.errors import MESSAGE_CHARS_MAX, ErrorStyle, error_body, error_event
-from proxy.wire.sse import EventParser
 
 
 def test_openai_shape_has_all_four_fields() -> None:
@@ -22,10 +21,11 @@ def test_anthropic_shape() -> None:
 
 @pytest.mark.parametrize(("style", "name"), [("openai", ""), ("anthropic", "error")])
 def test_an_error_event_stands_alone_after_a_cut_event(style: ErrorStyle, name: str) -> None:
-    events = EventParser().feed(b'data: {"cho' + error_event("upstream_error", "api_error", "Gone.", None, style))
-    assert len(events) == 2
-    assert events[1].name == name
-    assert json.loads(events[1].data)["error"]["message"] == "Gone."
+    stream = b'data: {"cho' + error_event("upstream_error", "api_error", "Gone.", None, style)
+    _, event, rest = stream.decode().split("\n\n")
+    fields = dict(line.split(": ", 1) for line in event.splitlines())
+    assert (fields.get("event", ""), rest) == (name, "")
+    assert json.loads(fields["data"])["error"]["message"] == "Gone."
 
 
 def test_a_message_is_printable_and_bounded() -> None:
