@@ -72,10 +72,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     ],
 )
 def test_an_upstream_that_cannot_be_reached_is_named_with_its_reason(watched: Watched, model: str, reason: str) -> None:
+    wait_for(lambda: watched.proxy.upstream(model)["healthy"] is False, "its probe has failed", 20.0)
     found = ask(watched.proxy, model)
     is_refusal(found, 503, "server_is_overloaded")
     assert "retry-after" in found.headers
-    assert watched.proxy.upstream(model)["healthy"] is False
     wait_for(lambda: any(reason in line and f'"{model}"' in line for line in watched.proxy.log().splitlines()), reason)
 
 
