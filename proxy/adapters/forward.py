@@ -228,6 +228,7 @@ class Exchange:
             return
         end = self.tail.verdict(self.inbound.route, self.streamed)
         if self.status >= 400:
+            self.relay.gate.refused_by_engine(self.ticket, self.status, self.tail.kept())
             self._end_answer(Outcome.UPSTREAM_STATUS, end)
         elif self.streamed and self._must_finish() and (end.error or not end.finished):
             self._broken(Outcome.UPSTREAM_ERROR, end, seen=end.error)

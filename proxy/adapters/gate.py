@@ -17,6 +17,7 @@ from proxy.adapters.metrics import Metrics
 from proxy.adapters.upstream_pool import UpstreamPool
 from proxy.dispatcher import Dispatcher
 from proxy.types import Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
+from proxy.wire import prompt_count
 
 TICK_S = 0.5
 EXPIRE_S = 0.05
@@ -95,6 +96,11 @@ class Gate:
     ) -> None:
         now = self.clock()
         self._perform(self.dispatcher.finished(ticket, outcome, usage, now, last_token_s=last_token_s, status=status))
+
+    def refused_by_engine(self, ticket: Ticket, status: int, body: bytes) -> None:
+        """The engine's own error passes through; one about the length of a prompt tells how long it is."""
+        if status in prompt_count.STATUSES and (count := prompt_count.read_prompt_count(body)) is not None:
+            self.dispatcher.prompt_counted(ticket, count.tokens, count.at_least)
 
     def failed(self, ticket: Ticket, failure: Failure) -> None:
         if failure in (Failure.CONNECT, Failure.SHED, Failure.STALE):

@@ -181,6 +181,11 @@ class Ledger:
             self.lengths.ended(entry.tenant, usage.completion_tokens)
             self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
 
+    def counted(self, ticket_id: int, prompt_tokens: int, at_least: bool) -> None:
+        """The engine refused a booked request and told the size of its prompt, or a bound that it exceeds."""
+        self._sized = None
+        self.prompts.counted(self._entries[ticket_id].estimate, prompt_tokens, at_least)
+
     def check(self) -> None:
         """Assert that the sums are those of the entries; O(what runs)."""
         entries = self._entries.values()

@@ -184,16 +184,24 @@ class PromptCorrection:
         self.ratio = 1.0  # engine tokens per estimated token, within 0.25..4
         self._ratio = 1.0
         self._cached = 0.0
-        self._seen = 0
+        self._seen = self._finished = 0
 
     def learn(self, estimate: int, actual: int, cached: int) -> None:
         """One finished request; an estimate or a count of zero teaches nothing."""
         if estimate <= 0 or actual <= 0:
             return
+        self._learn_ratio(estimate, actual)
+        self._finished += 1
+        self._cached += max(self.GAIN, 1 / self._finished) * (min(cached / actual, 1.0) - self._cached)
+
+    def counted(self, estimate: int, actual: int, at_least: bool) -> None:
+        """One prompt that the engine counted and refused. `at_least`: it has more, which may only raise the ratio."""
+        if estimate > 0 and actual > (self.tokens(estimate) if at_least else 0):
+            self._learn_ratio(estimate, actual)
+
+    def _learn_ratio(self, estimate: int, actual: int) -> None:
         self._seen += 1
-        gain = max(self.GAIN, 1 / self._seen)
-        self._ratio += gain * (min(max(actual / estimate, 0.1), 10.0) - self._ratio)
-        self._cached += gain * (min(cached / actual, 1.0) - self._cached)
+        self._ratio += max(self.GAIN, 1 / self._seen) * (min(max(actual / estimate, 0.1), 10.0) - self._ratio)
         self.ratio = min(max(self._ratio, 0.25), 4.0)
 
     @property

@@ -24,7 +24,7 @@ from proxy.dispatcher.snapshot import Snapshot
 from proxy.dispatcher.station import Station
 from proxy.dispatcher.verdicts import MAY_LINGER, SILENT, lesson_of, of_ending, of_failure, sample_of, tokens_used
 from proxy.routing.retry import FINAL_OUTCOME, RULES, RetryBudget, may_retry
-from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage
+from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage, Work
 
 DRAINING = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S)
 
@@ -84,6 +84,20 @@ class Dispatcher:
             job.station.first_token(job.permit, now)
             self._desk.pump_station(job.station, now)
         return self._desk.end()
+
+    def prompt_counted(self, ticket: Ticket, tokens: int, at_least: bool) -> None:
+        """The engine refused a running ticket for its length and told its prompt's tokens: later estimates follow.
+
+        Of several prompts or choices it tells about one, which teaches nothing.
+        """
+        job = self._board.jobs.get(ticket.id)
+        if (
+            job is not None
+            and job.station is not None
+            and ticket.work is Work.GENERATE
+            and ticket.estimate.choices == 1
+        ):
+            job.station.ledger.counted(ticket.id, tokens, at_least)
 
     def finished(
         self,

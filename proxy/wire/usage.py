@@ -130,6 +130,10 @@ class StreamTail:
         usage, problem = _last_usage(tail if route.stores else tail[start:], self._head or tail[:HEAD_BYTES])
         return StreamEnd(ends, error, usage, problem)
 
+    def kept(self) -> bytes:
+        """The whole body, or its end where it is longer than what is kept."""
+        return self._join()
+
     def _join(self) -> bytes:
         if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]

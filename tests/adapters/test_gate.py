@@ -7,7 +7,7 @@ import pytest
 
 from proxy.adapters import metrics as m
 from proxy.adapters.gate import EXPIRE_S, TICK_S, Bypass, Lane
-from proxy.types import Failure, Outcome, Reading, Refuse, Ticket
+from proxy.types import Failure, Outcome, Reading, Refuse, Ticket, WorkEstimate
 from tests.adapters.shell import STREAM_HEAD, Shell, chunk, said, token
 
 
@@ -51,6 +51,23 @@ def test_a_waiter_that_breaks_does_not_lock_the_gate() -> None:
         shell.gate.submit(broken.ticket)
     shell.gate.submit(fine.ticket)
     assert fine.heard == ["u0"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "ratio"),
+    [
+        pytest.param(400, b'{"error":"prompt is too long: 20 tokens > 8 maximum"}', 2.0, id="its length"),
+        pytest.param(400, b'{"error":"no such parameter"}', 1.0, id="something else"),
+        pytest.param(500, b'{"error":"prompt is too long: 20 tokens > 8 maximum"}', 1.0, id="not a refusal"),
+    ],
+)
+def test_an_engine_s_refusal_for_length_teaches_the_size_of_prompts(status: int, body: bytes, ratio: float) -> None:
+    shell = Shell()
+    told = Told(shell)
+    told.ticket.estimate = WorkEstimate(prompt_tokens=10)
+    shell.gate.submit(told.ticket)
+    shell.gate.refused_by_engine(told.ticket, status, body)
+    assert shell.dispatcher._board.stations["u0"].ledger.prompts.ratio == ratio
 
 
 @pytest.mark.parametrize(

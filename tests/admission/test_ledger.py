@@ -128,6 +128,17 @@ def test_prompt_estimates_are_corrected() -> None:
     assert ledger.output_variation == 0.0
 
 
+def test_a_prompt_that_was_counted_and_refused_corrects_the_next_estimate() -> None:
+    ledger = Ledger(None)
+    assert ledger.size("t", 100, 0).prompt == 100
+    ledger.reserve(1, "t", 100, 0)
+    ledger.counted(1, 300, at_least=False)
+    assert ledger.held_tokens == 100, "what is booked stays booked"
+    assert ledger.size("t", 100, 0).prompt == 300
+    ledger.release(1, None)
+    assert ledger.held_tokens == 0
+
+
 @pytest.mark.parametrize(
     ("usage", "waiting", "seconds", "fits_more"),
     [

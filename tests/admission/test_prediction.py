@@ -126,6 +126,30 @@ def test_prompt_correction(estimate: int, actual: int, cached: int, ratio: float
     assert prompts.tokens(200) == round(200 * ratio)
 
 
+@pytest.mark.parametrize(
+    ("estimate", "actual", "at_least", "ratio"),
+    [
+        pytest.param(100, 150, False, 1.5, id="a count"),
+        pytest.param(100, 50, False, 0.5, id="a lower one"),
+        pytest.param(100, 150, True, 1.5, id="more than so many"),
+        pytest.param(100, 50, True, 1.0, id="more than what is expected anyway"),
+        pytest.param(100, 10**8, False, 4.0, id="absurd"),
+        pytest.param(10_000, 1, False, 0.25, id="absurdly few"),
+        pytest.param(0, 100, False, 1.0, id="nothing was estimated"),
+    ],
+)
+def test_a_refused_prompt_s_count_corrects_the_estimate_within_bounds(
+    estimate: int, actual: int, at_least: bool, ratio: float
+) -> None:
+    prompts = PromptCorrection()
+    for _ in range(20):
+        prompts.counted(estimate, actual, at_least)
+    assert prompts.ratio == pytest.approx(ratio)
+    assert prompts.cached_share == 0.0
+    prompts.learn(100, 100, 50)
+    assert prompts.cached_share == 0.5, "what was refused says nothing about the cache"
+
+
 @pytest.mark.parametrize(("shift", "values"), [(3.0, 8), (0.4, 15)])
 def test_a_mean_that_drifts_starts_anew_when_its_subject_has_changed(shift: float, values: int) -> None:
     rng = random.Random(1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from proxy.admission.ceiling import MemoryBound
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.retry import RetryConfig
-from proxy.types import Failure, Outcome, Telemetry, TicketState, Usage
+from proxy.types import Failure, Outcome, Telemetry, TicketState, Usage, Work
 
 from .world import CLASSES, QueueConfig, World, config, upstream
 
@@ -329,6 +331,26 @@ def test_only_success_is_a_sample_and_its_clock_starts_at_dispatch() -> None:
     state = world.dispatcher.snapshot(world.now).upstreams[0].sizer
     assert state.ttft_s == pytest.approx(0.25)
     world.empty()
+
+
+@pytest.mark.parametrize(
+    ("fields", "learnt"),
+    [
+        pytest.param({}, 200, id="one prompt"),
+        pytest.param({"choices": 2}, 100, id="one of several"),
+        pytest.param({"work": Work.EMBED}, 100, id="nothing is generated"),
+    ],
+)
+def test_a_refused_prompt_s_count_corrects_what_later_ones_are_expected_to_hold(
+    fields: dict[str, Any], learnt: int
+) -> None:
+    world = World(config(upstream(memory=MemoryBound(tokens=10_000, source="config"))))
+    ticket = world.arrive(prompt=100, cap=0, **fields)
+    world.dispatcher.prompt_counted(ticket, 200, at_least=False)
+    world.finish(ticket, Outcome.UPSTREAM_STATUS)
+    world.dispatcher.prompt_counted(ticket, 900, at_least=False)  # it has ended
+    world.arrive(prompt=100, cap=0)
+    assert world.dispatcher.snapshot(world.now).upstreams[0].kv_reserved_tokens == learnt
 
 
 def test_bytes_are_counted_for_the_whole_and_for_each_tenant() -> None:

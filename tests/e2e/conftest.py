@@ -51,7 +51,7 @@ def settings(*upstreams: dict[str, Any], **sections: dict[str, Any]) -> dict[str
 
 @dataclass
 class Bench:
-    """`main` serves the models m, narrow (one seat) and tiny (1000 tokens); `first` and `second` serve pair."""
+    """`main` serves m, narrow (one seat), tiny and roomy (little and much memory); `first` and `second` serve pair."""
 
     proxy: ProxyProcess
     main: ScriptedUpstream
@@ -80,6 +80,7 @@ def _bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         upstream("main", main.url, "m"),
         upstream("narrow", main.url, "narrow", seats=1),
         upstream("tiny", main.url, "tiny", memory={"source": "tokens", "tokens": 1000}),
+        upstream("roomy", main.url, "roomy", memory={"source": "tokens", "tokens": 1_000_000}),
         upstream("first", first.url, "pair"),
         upstream("second", second.url, "pair"),
     )

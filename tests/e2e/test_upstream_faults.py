@@ -221,3 +221,54 @@ def test_u18_stored_responses_are_not_sent_again(bench: Bench) -> None:
         found = client.send(post(body, "/v1/responses")).answer()
     is_refusal(found, 502, "upstream_error")
     assert len(main.calls) == 2
+
+
+LONG_PROMPT = {"model": "roomy", "prompt": "word " * 8_000, "max_tokens": 1}
+ESTIMATE = len(json.dumps(LONG_PROMPT)) // 4
+TOO_LONG = "This model's maximum context length is 8192 tokens. However, "
+
+
+def refusal_of(tokens: int, engine: str) -> bytes:
+    """What engines answer to a prompt of so many tokens."""
+    words = {
+        "vLLM": f"{TOO_LONG}you requested {tokens + 1} tokens ({tokens} in the messages, 1 in the completion).",
+        "SGLang": f"The input ({tokens} tokens) is longer than the model's context length (8192 tokens).",
+        "TGI": f"Input validation error: `inputs` must have less than 8192 tokens. Given: {tokens}",
+    }
+    error: object = {"type": "exceed_context_size_error", "message": "too long", "n_prompt_tokens": tokens}
+    if engine in words:
+        error = words[engine] if engine == "TGI" else {"message": words[engine], "code": 400}
+    return answer(json.dumps({"error": error}), 422 if engine == "TGI" else 400)
+
+
+def test_u11_a_refusal_for_length_corrects_the_estimate_of_prompts(bench: Bench) -> None:
+    """What a later request of the same size is booked for follows the engine's own count, and a lie moves it no
+    further than to one token for each byte."""
+    request = post(LONG_PROMPT, "/v1/completions")
+
+    def booked() -> int:
+        main = bench.play(Do.HOLD, answer())
+        with RawClient(bench.proxy.port) as client:
+            client.send(request)
+            main.wait_calls(1)
+            found: int = bench.proxy.upstream("roomy")["kv_reserved_tokens"]
+            main.release.set()
+            assert client.answer().status == 200
+        return found
+
+    before = booked()
+    assert abs(before - ESTIMATE) <= 2
+    last = before
+    for engine, factor in (("vLLM", 2), ("SGLang", 0.5), ("TGI", 3), ("llama.cpp", 0.5)):
+        refused = refusal_of(round(factor * ESTIMATE), engine)
+        bench.play(refused)
+        found = ask(bench, request)
+        assert found.status == (422 if engine == "TGI" else 400)
+        assert found.body == refused.partition(b"\r\n\r\n")[2], "it passes as it came"
+        now = booked()
+        assert now > last * 1.2 if factor > 1 else now < last * 0.9, engine
+        last = now
+    bench.play(refusal_of(99_000_000, "SGLang"))
+    for _ in range(30):
+        ask(bench, request)
+    assert booked() <= 4 * ESTIMATE + 2
