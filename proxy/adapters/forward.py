@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from proxy.adapters import mishap
 from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
@@ -332,15 +333,17 @@ class Exchange:
         if connection is not None:
             connection.abandon()
 
-    def expel(self) -> None:
-        """The proxy itself ends: an error event and the cut where the answer has begun, else the refusal."""
+    def expel(self, outcome: Outcome = Outcome.SHUTTING_DOWN) -> None:
+        """We end it ourselves: an error event and the cut where the answer has begun, else the refusal."""
         self._drop_connection()
         if self.begun or self.early:
-            self._broken(Outcome.SHUTTING_DOWN)
+            self._broken(outcome)
         else:
-            self._over(
-                Outcome.SHUTTING_DOWN, self.sink.refuse(self.inbound, Refuse(self.ticket, Outcome.SHUTTING_DOWN))
-            )
+            self._over(outcome, self.sink.refuse(self.inbound, Refuse(self.ticket, outcome)))
+
+    def broke(self, error: Exception) -> None:
+        """Something of ours has failed while it dealt with this request."""
+        mishap.end_broken(self, error)
 
     # ---- the end ----
     def _over(self, outcome: Outcome, status: int, end: StreamEnd | None = None) -> None:
@@ -387,13 +390,8 @@ class Exchange:
             first_s = ticket.first_token_s if self.streamed else None
             span_s = self.last_token_s - first_s if first_s and self.last_token_s else now - self.granted_s
             record.tpot_s = max(0.0, span_s) / (tokens - 1 if first_s else tokens)
-        record.good = outcome is Outcome.SUCCESS and self._in_time(record)
+        record.good = outcome is Outcome.SUCCESS and self.relay.caps(ticket.upstream).met(record, self.streamed)
         return record
-
-    def _in_time(self, record: RequestRecord) -> bool:
-        caps = self.relay.caps(self.ticket.upstream)
-        in_time = record.engine_ttft_s is None or not self.streamed or record.engine_ttft_s <= caps.good_ttft_s
-        return in_time and (record.tpot_s is None or record.tpot_s <= caps.good_tpot_s)
 
 
 def _chunk(piece: bytes) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from proxy.adapters.metrics import Metrics
+from proxy.adapters.tasks import FailureTold
 from proxy.adapters.upstream_pool import UpstreamPool
 from proxy.dispatcher import Dispatcher
 from proxy.types import Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
@@ -30,6 +31,7 @@ class Waiter(Protocol):
 
     def granted(self, upstream: str) -> None: ...
     def refused(self, refusal: Refuse) -> None: ...
+    def broke(self, error: Exception) -> None: ...
 
 
 class Running(Protocol):
@@ -39,6 +41,12 @@ class Running(Protocol):
 
     def tokens_so_far(self) -> int: ...
     def sweep(self, now: float) -> None: ...
+    def broke(self, error: Exception) -> None: ...
+
+
+def raise_it(where: str, error: BaseException) -> None:
+    """Where nobody is to be spared a fault of ours: in tests."""
+    raise error
 
 
 @dataclass(slots=True, eq=False)
@@ -69,19 +77,28 @@ class Lane:
 
 
 class Gate:
-    """Dispatcher plus clock. All methods run on the loop's thread."""
+    """Dispatcher plus clock. All methods run on the loop's thread. `fault` hears of what fails on our side: it ends
+    the one request that it happened to, and none of those that the same event concerns."""
 
-    def __init__(self, dispatcher: Dispatcher, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, metrics: Metrics, clock: Callable[[], float], fault: FailureTold = raise_it
+    ) -> None:
         self.dispatcher = dispatcher
         self.metrics = metrics
         self.clock = clock
+        self.fault = fault
         self.lanes: dict[str, Lane] = {}
         self._pending: deque[Decisions] = deque()
         self._performing = False
 
     # ---- events of a request's life ----
     def submit(self, ticket: Ticket) -> None:
-        self._perform(self.dispatcher.arrived(ticket, self.clock()))
+        try:
+            decisions = self.dispatcher.arrived(ticket, self.clock())
+        except Exception as error:
+            cast(Waiter, ticket.client).broke(error)
+        else:
+            self._perform(decisions)
 
     def first_token(self, ticket: Ticket, now: float) -> None:
         self._perform(self.dispatcher.first_token(ticket, now))
@@ -137,10 +154,18 @@ class Gate:
         for dispatch in decisions.dispatches:
             self._grant(dispatch)
         for refusal in decisions.refusals:
-            cast(Waiter, refusal.ticket.client).refused(refusal)
+            waiter = cast(Waiter, refusal.ticket.client)
+            try:
+                waiter.refused(refusal)
+            except Exception as error:
+                waiter.broke(error)
 
     def _grant(self, dispatch: Dispatch) -> None:
-        cast(Waiter, dispatch.ticket.client).granted(dispatch.upstream)
+        waiter = cast(Waiter, dispatch.ticket.client)
+        try:
+            waiter.granted(dispatch.upstream)
+        except Exception as error:
+            waiter.broke(error)
 
     # ---- time ----
     def tick(self) -> None:
@@ -159,7 +184,10 @@ class Gate:
         now = self.clock()
         for name, lane in tuple(self.lanes.items()):
             for exchange in tuple(lane.running):
-                exchange.sweep(now)
+                try:
+                    exchange.sweep(now)
+                except Exception as error:
+                    exchange.broke(error)
             lane.pool.sweep(now)
             if lane.pool.closed and not lane.running:
                 del self.lanes[name]
@@ -192,7 +220,7 @@ class Bypass(Gate):
     """The gate of routes that take no seat, such as /tokenize: any usable upstream of the model, no accounting."""
 
     def __init__(self, gate: Gate) -> None:
-        super().__init__(gate.dispatcher, gate.metrics, gate.clock)
+        super().__init__(gate.dispatcher, gate.metrics, gate.clock, gate.fault)
         self.lanes = gate.lanes
 
     def submit(self, ticket: Ticket) -> None:

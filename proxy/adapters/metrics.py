@@ -32,6 +32,7 @@ from proxy.types import Outcome, Step
 
 MODELS_MAX = 1000
 RELOAD_RESULTS = ("applied", "invalid")
+PARTS = ("request", "exchange", "connection", "record", "gate", "listener", "probe", "housekeeping")
 ATTEMPTS_MAX = 5  # SDKs retry twice by default; beyond this a label tells nothing more
 
 _MC = ("model", "class")
@@ -108,6 +109,7 @@ ENGINE_PREEMPTIONS = _counter("engine_preemptions_total", "Requests that the eng
 LEAKED = _gauge("leaked_permits", "Permits granted less released less held: 0 unless there is a fault.")
 LOOP_LAG = _histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", LAG_EDGES_S)
 LOG_DROPPED = _counter("log_lines_dropped_total", "Log lines lost because standard output did not keep up.")
+FAULTS = _counter("internal_errors_total", "Faults of the proxy itself, by the part that failed.", "part")
 RELOADS = _counter("config_reloads_total", "Attempts to reload the configuration.", "result")
 BUILD = _gauge("build_info", "Always 1; the version is a label.", "version")
 
@@ -169,6 +171,8 @@ class Metrics:
             self._counters[family.name].at()  # 0 from the start, not absent: a first 1 would be no increase
         for result in RELOAD_RESULTS:
             self._counters[RELOADS.name].at(result)
+        for part in PARTS:
+            self._counters[FAULTS.name].at(part)
 
     def models_served(self, models: Iterable[str]) -> None:
         """Models that upstreams serve: only these become label values, the first 1000 of them."""
@@ -241,6 +245,9 @@ class Metrics:
     def config_reload(self, result: str) -> None:
         """`result` is one of `RELOAD_RESULTS`."""
         self._add(RELOADS, 1, result)
+
+    def fault(self, part: str) -> None:
+        self._add(FAULTS, 1, part if part in PARTS else OTHER)
 
     def log_dropped(self, lines: int) -> None:
         self._add(LOG_DROPPED, lines)

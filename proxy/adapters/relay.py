@@ -23,6 +23,11 @@ class Caps:
     good_ttft_s: float = 0.5
     good_tpot_s: float = 0.05
 
+    def met(self, record: RequestRecord, streamed: bool) -> bool:
+        """Whether a success was within the targets; only a stream shows its time to the first token."""
+        in_time = record.engine_ttft_s is None or not streamed or record.engine_ttft_s <= self.good_ttft_s
+        return in_time and (record.tpot_s is None or record.tpot_s <= self.good_tpot_s)
+
 
 class Sink(Protocol):
     """The client's connection, as an exchange sees it."""

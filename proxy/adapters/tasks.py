@@ -17,6 +17,7 @@ FailureTold = Callable[[str, BaseException], None]
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+STEADY_S = 1.0
 
 
 class Tasks:
@@ -32,6 +33,7 @@ class Tasks:
         self._sleep = sleep
         self._clock = clock
         self._kept: set[asyncio.Task[Any]] = set()
+        self._down: dict[str, float] = {}  # services that have failed, until when they count as down
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -49,6 +51,12 @@ class Tasks:
     def serve(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Run `loop` and start it anew, with back-off, whenever it fails. It ends by returning or by cancellation."""
         return self.start(name, self._served(name, loop))
+
+    def restarting(self) -> list[str]:
+        """Services that have failed and wait, or have not run for `STEADY_S` again."""
+        now = self._clock()
+        self._down = {name: until_s for name, until_s in self._down.items() if now < until_s}
+        return sorted(self._down)
 
     async def close(self) -> None:
         """Cancel all and wait until the last has ended; tasks started meanwhile are cancelled too."""
@@ -69,6 +77,7 @@ class Tasks:
                 self._failed(name, error)
             if self._clock() - started_s >= LONGEST_WAIT_S:
                 wait_s = FIRST_WAIT_S
+            self._down[name] = self._clock() + wait_s + STEADY_S
             await self._sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 

@@ -33,6 +33,7 @@ class Exchange(Protocol):
     def answer_end(self) -> None: ...
     def lost(self, reason: str) -> None: ...
     def upload_paused(self, paused: bool) -> None: ...
+    def broke(self, error: Exception) -> None: ...
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -91,18 +92,28 @@ class UpstreamConnection(asyncio.Protocol):
                 self.fail("malformed answer")
                 return
             self.keep_alive = False  # extra bytes after a whole answer: the answer stands, the peer goes
-        if was_in_head:
-            if self.in_head:
-                if self.head_bytes > ANSWER_HEAD_MAX_BYTES:
-                    self.fail("answer head too large")
-                return
-            exchange.answer_head(self.status, self.reason, self.headers)
-        if self.pieces and self.exchange is exchange:
-            pieces = self.pieces[:]
-            self.pieces.clear()
-            exchange.answer_body(pieces)
-        if self.complete and self.exchange is exchange:
-            self._finish(exchange)
+        if was_in_head and self.in_head:
+            if self.head_bytes > ANSWER_HEAD_MAX_BYTES:
+                self.fail("answer head too large")
+            return
+        try:
+            if was_in_head:
+                exchange.answer_head(self.status, self.reason, self.headers)
+            if self.pieces and self.exchange is exchange:
+                pieces = self.pieces[:]
+                self.pieces.clear()
+                exchange.answer_body(pieces)
+            if self.complete and self.exchange is exchange:
+                self._finish(exchange)
+        except Exception as error:
+            self._broke(exchange, error)
+
+    def _broke(self, exchange: Exchange, error: Exception) -> None:
+        """A fault of ours while this was told. By then the connection may carry another exchange, which goes on."""
+        if self.exchange is exchange:
+            self.exchange = None
+            self.close()
+        exchange.broke(error)
 
     def eof_received(self) -> bool:
         return False
@@ -114,12 +125,15 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             return
-        if exc is None and self.close_delimited and not self.complete:
-            self.complete, self.keep_alive = True, False
-            self._finish(exchange)
-            return
-        self.exchange = None
-        exchange.lost("closed" if exc is None else "reset")
+        try:
+            if exc is None and self.close_delimited and not self.complete:
+                self.complete, self.keep_alive = True, False
+                self._finish(exchange)
+                return
+            self.exchange = None
+            exchange.lost("closed" if exc is None else "reset")
+        except Exception as error:
+            self._broke(exchange, error)
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -238,7 +252,11 @@ class UpstreamPool:
             connection = self.idle.pop()
             transport = connection.transport
             if transport is not None and not transport.is_closing() and self.clock() - connection.idle_since_s < IDLE_S:
-                exchange.connected(connection, True)
+                try:
+                    exchange.connected(connection, True)
+                except Exception:
+                    connection.close()
+                    raise
                 return
             connection.close()
         self.tasks.start(f"connect {self.host}:{self.port}", self._connect(exchange))
@@ -257,7 +275,11 @@ class UpstreamPool:
         except OSError as error:
             exchange.connect_failed(error.strerror or "connect failed", False)
         else:
-            exchange.connected(connection, False)
+            try:
+                exchange.connected(connection, False)
+            except Exception as error:
+                connection.close()
+                exchange.broke(error)
 
     def give_back(self, connection: UpstreamConnection) -> None:
         if self.closed:

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from proxy.adapters import mishap
 from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import ByteAccount, Inbound
 from proxy.adapters.records import RequestRecord
@@ -70,8 +71,7 @@ class ClientConnection(asyncio.Protocol):
         self.pending_row: Refusal | None = None  # the bytes after what is in the inbox are not HTTP
         self.chunked = self.closing = self.paused = self.advancing = self.http10 = False
         self.head_bytes = self.stall_bytes = 0
-        self.discard_until_s = 0.0
-        self.stalled_since_s = 0.0
+        self.discard_until_s = self.stalled_since_s = 0.0
         self.since_s = listener.clock()  # of the present state: idle, or the head that is coming
         self.parser = httptools.HttpRequestParser(self)
 
@@ -98,6 +98,9 @@ class ClientConnection(asyncio.Protocol):
             self.parser.feed_data(data)
         except httptools.HttpParserInvalidMethodError:
             self.pending_row = BY_CODE["not_implemented"]
+        except httptools.HttpParserCallbackError as error:
+            self.pending_row = BY_OUTCOME[Outcome.INTERNAL_ERROR]
+            self.listener.failed("connection", error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.pending_row = BY_CODE["malformed_request"]
         self._advance()
@@ -110,15 +113,17 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._left()
-        self.listener.closed(self)
+        try:
+            self._left()
+        finally:
+            self.listener.closed(self)
 
     def _left(self) -> None:
         """The client is gone. Everything it had here ends now."""
         self.closing = True
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_left()
+            mishap.leave(exchange)
             self.inbox.popleft()
         waiting, self.parsing = list(self.inbox), None
         self.inbox.clear()
@@ -265,8 +270,7 @@ class ClientConnection(asyncio.Protocol):
             self.pending_row = head_fault(inbound) or (BY_CODE["header_too_large"] if too_long else None)
         if self.pending_row is not None and not self.inbox:
             row, self.pending_row = self.pending_row, None
-            lost = inbound or Inbound(self.listener.clock(), self.client_ip)
-            self.refuse_now(lost, row)
+            self.refuse_now(inbound or Inbound(self.listener.clock(), self.client_ip), row)
 
     def reject(self, inbound: Inbound, rejected: Rejected) -> None:
         """Refuse the request in front. An unread body ends the connection."""
@@ -356,11 +360,9 @@ class ClientConnection(asyncio.Protocol):
         return self._write_row(inbound, Rejected(row, refusal.retry_after_s, refusal.detail))
 
     def set_reading(self, on: bool) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            if on:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            (transport.resume_reading if on else transport.pause_reading)()
 
     def over(self) -> None:
         exchange, self.exchange = self.exchange, None
@@ -392,7 +394,7 @@ class ClientConnection(asyncio.Protocol):
         inbound = self.inbox.popleft()
         inbound.keep_alive = False
         self.bad_upload = None
-        exchange.client_left(rejected.row.outcome)
+        mishap.leave(exchange, rejected.row.outcome)
         if not exchange.begun:
             self._write_row(inbound, rejected)
         self._close_gently(inbound)

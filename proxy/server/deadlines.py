@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from proxy.adapters import mishap
 from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import Inbound
 from proxy.server.errors import BY_OUTCOME, Refusal
@@ -93,6 +94,6 @@ def _stall(connection: Watched, now: float) -> None:
     elif now - connection.stalled_since_s > connection.listener.write_timeout_s:
         exchange, connection.exchange = connection.exchange, None
         if exchange is not None:
-            exchange.client_left(Outcome.CLIENT_STALLED)
+            mishap.leave(exchange, Outcome.CLIENT_STALLED)
             connection.inbox.popleft()
         transport.abort()

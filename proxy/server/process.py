@@ -45,6 +45,7 @@ from proxy.types import Telemetry
 from proxy.wire.answer import AnswerWriter
 
 HOUSEKEEPING_S = 1.0
+VITAL = frozenset({"gate", "listener"})  # without these two no deadline is kept and no limit moves
 
 log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ class Process:
         self.rng = random.Random()  # noqa: S311 - jitter and tie-breaks, no secret
         self.dispatcher = Dispatcher(dispatcher_config(settings, self.planned), self.clock(), self.rng, checks)
         self.metrics = Metrics(assembly.metrics_config(settings, __version__))
-        self.gate = Gate(self.dispatcher, self.metrics, self.clock)
+        self.gate = Gate(self.dispatcher, self.metrics, self.clock, self._failed)
         self.fleet = fleet.Fleet(self.gate, self.tasks, self.clock)
         self.tls = fleet.contexts(settings)
         self.fleet.follow(settings, self.tls)
@@ -162,13 +163,16 @@ class Process:
             self.tracer.close()
 
     def record(self, record: RequestRecord) -> None:
-        """The one place where an ended request is counted and logged."""
-        self.metrics.request_ended(record)
-        self.request_log.request(record)
-        if record.trace is not None:
-            self._trace(record)
-        if self.recorder is not None:
-            self.recorder.record(record, self.clock())
+        """The one place where an ended request is counted and logged. What fails here holds no request up."""
+        try:
+            self.metrics.request_ended(record)
+            self.request_log.request(record)
+            if record.trace is not None:
+                self._trace(record)
+            if self.recorder is not None:
+                self.recorder.record(record, self.clock())
+        except Exception as error:
+            self._failed("record", error)
 
     def _trace(self, record: RequestRecord) -> None:
         if self.tracer is not None and record.trace is not None and record.trace.sampled:
@@ -176,6 +180,7 @@ class Process:
             self.tracer.ended(record)
 
     def _failed(self, name: str, error: BaseException) -> None:
+        self.metrics.fault(name.partition(" ")[0])
         log.error("internal error", task=name, kind=type(error).__name__, exc_info=error)
 
     # ---- what the prober hears ----
@@ -227,6 +232,7 @@ class Process:
             "draining": self.drain_asked.is_set(),
             "connections": len(self.listener.connections),
             "tasks": len(self.tasks),
+            "restarting": self.tasks.restarting(),
             "listen": f"{self.settings.listen.host}:{self.listener.port}",
             "upstreams": {
                 state.upstream: {
@@ -242,6 +248,9 @@ class Process:
     def ready(self) -> tuple[bool, str]:
         if self.drain_asked.is_set():
             return False, "draining"
+        down = sorted(VITAL & set(self.tasks.restarting()))
+        if down:
+            return False, f"restarting: {', '.join(down)}"
         healthy = any(state.healthy for state in self.prober.states().values())
         return (True, "ready") if healthy and self.dispatcher.usable() else (False, "no usable upstream")
 

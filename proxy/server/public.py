@@ -95,7 +95,11 @@ class Listener:
         """Look at the deadlines of every connection."""
         now = self.clock()
         for connection in tuple(self.connections):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception as error:
+                self.failed("connection", error)
+                abort(connection)
 
     def opened(self, connection: ClientConnection) -> None:
         self.connections.add(connection)
@@ -158,8 +162,12 @@ class Listener:
 
     def abort(self) -> None:
         for connection in tuple(self.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+            abort(connection)
+
+
+def abort(connection: ClientConnection) -> None:
+    if connection.transport is not None:
+        connection.transport.abort()
 
 
 def accept_all(listening: socket.socket) -> Iterator[socket.socket]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.adapters.tasks import Tasks
+from proxy.adapters.tasks import STEADY_S, Tasks
 
 
 class Bench:
@@ -79,6 +79,26 @@ def test_a_service_starts_again_with_growing_waits_that_fall_back_after_a_long_r
         await bench.tasks.serve("scrape", loop)
         assert bench.waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1]
         assert bench.told == [("scrape", "again")] * 10
+
+    asyncio.run(scenario())
+
+
+def test_a_service_counts_as_restarting_until_it_has_run_steadily_again() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        seen: list[list[str]] = []
+
+        async def loop() -> None:
+            seen.append(bench.tasks.restarting())
+            if len(seen) == 1:
+                raise ValueError("once")
+            bench.now += STEADY_S - 0.01
+            seen.append(bench.tasks.restarting())
+            bench.now += 0.02
+            seen.append(bench.tasks.restarting())
+
+        await bench.tasks.serve("gate", loop)
+        assert seen == [[], ["gate"], ["gate"], []]
 
     asyncio.run(scenario())
 

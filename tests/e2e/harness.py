@@ -31,9 +31,11 @@ def free_port() -> int:
 
 
 class ProxyProcess:
-    """`penstock serve` on free ports with a configuration of its own."""
+    """`penstock serve` on free ports with a configuration of its own. `module`: what is run in place of the command."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], stdout: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], stdout: int | None = None, module: str = "proxy"
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.port, self.admin_port = settings.get("listen", {}).get("port") or free_port(), free_port()
         self.log_path, self.config_path = folder / "log.txt", folder / "penstock.yaml"
@@ -42,7 +44,7 @@ class ProxyProcess:
         environment["PYTHONPATH"] = str(ROOT)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "proxy", "serve", "--config", str(self.config_path), "--check-invariants"],
+                [sys.executable, "-m", module, "serve", "--config", str(self.config_path), "--check-invariants"],
                 stdout=stdout or log, stderr=subprocess.STDOUT, env=environment, cwd=folder,
             )  # fmt: skip
 
@@ -140,9 +142,12 @@ def assert_clean(proxy: ProxyProcess, timeout_s: float = 2.0) -> None:
 
 
 @contextmanager
-def running(folder: Path, settings: Mapping[str, Any], ready: str = "/ready") -> Iterator[ProxyProcess]:
-    """A proxy that is ready; it must end with exit code 0, nothing held and no traceback in its log."""
-    proxy = ProxyProcess(folder, settings)
+def running(
+    folder: Path, settings: Mapping[str, Any], ready: str = "/ready", module: str = "proxy"
+) -> Iterator[ProxyProcess]:
+    """A proxy that is ready; it must end with exit code 0, nothing held and, if it is the product, no fault of its own
+    in its log."""
+    proxy = ProxyProcess(folder, settings, module=module)
     try:
         yield proxy.wait_alive(ready)
         if proxy.process.poll() is None:
@@ -151,3 +156,4 @@ def running(folder: Path, settings: Mapping[str, Any], ready: str = "/ready") ->
         code = proxy.stop()
     assert code == 0, proxy.log()[-2000:]
     assert "Traceback" not in proxy.log()
+    assert module != "proxy" or '"event":"internal error"' not in proxy.log()

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from proxy.adapters.histograms import Family
-from proxy.adapters.metrics import LOG_DROPPED, RELOADS, REQUESTS
+from proxy.adapters.metrics import FAULTS, LOG_DROPPED, RELOADS, REQUESTS
 from proxy.adapters.records import RequestRecord
 from proxy.dispatcher import DispatcherConfig
 from proxy.server import process as module
@@ -104,8 +104,37 @@ def test_a_task_that_fails_is_told() -> None:
         await asyncio.wait({world.process.tasks.start("one", broken())})
 
     with structlog.testing.capture_logs() as lines:
-        play(scene)
+        world = play(scene)
     assert [(line["task"], line["kind"]) for line in lines] == [("one", "RuntimeError")]
+    assert counted(world, FAULTS)["other",] == 1
+
+
+def test_what_cannot_be_counted_is_told_and_holds_nobody_up() -> None:
+    async def scene(world: World) -> None:
+        world.process.metrics.request_ended = None  # type: ignore[method-assign,assignment]
+        world.process.record(ENDED)
+
+    with structlog.testing.capture_logs() as lines:
+        world = play(scene)
+    assert [line["task"] for line in lines] == ["record"]
+    assert counted(world, FAULTS)["record",] == 1
+
+
+@pytest.mark.parametrize(("service", "ready"), [("gate", False), ("listener", False), ("probe one", True)])
+def test_it_is_not_ready_while_what_keeps_deadlines_and_limits_is_down(service: str, ready: bool) -> None:
+    async def scene(world: World) -> None:
+        async def fails() -> None:
+            raise RuntimeError
+
+        world.process.health("one", True)
+        world.process.tasks.serve(service, fails)
+        await until(lambda: world.process.tasks.restarting() == [service])
+        found, reason = world.process.ready()
+        assert (found, reason.startswith("restarting")) == (False, not ready)
+        assert world.process.server_info()["restarting"] == [service]
+
+    with structlog.testing.capture_logs():
+        play(scene)
 
 
 # ---- out of service ----

@@ -61,6 +61,23 @@ def test_it_listens_on_the_port_that_it_names_until_it_stops_accepting() -> None
     play(with_port)
 
 
+def test_a_fault_in_one_connections_deadlines_ends_it_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = Edge()
+    broken, fine = edge.client(), edge.client()
+    whole = deadlines.sweep
+
+    def sweep(connection: deadlines.Watched, now: float) -> None:
+        if connection is broken.connection:
+            raise ValueError
+        whole(connection, now)
+
+    monkeypatch.setattr(deadlines, "sweep", sweep)
+    edge.shell.now += 1000
+    edge.listener.sweep()
+    assert (broken.transport.aborted, fine.transport.ended) == (True, True)
+    assert [type(error) for error in edge.errors] == [ValueError]
+
+
 def test_before_the_start_the_port_is_the_configured_one() -> None:
     listener = Edge(port=4711).listener
     assert listener.port == 4711
