@@ -102,6 +102,7 @@ def _request(arguments: Namespace) -> PlanRequest:
         speculative_layers=arguments.speculative_layers,
         eager=arguments.enforce_eager,
         uniform_windows=arguments.disable_hybrid_kv_cache_manager,
+        language_only=arguments.language_model_only,
         utilization=arguments.utilization,
         latency_factor=arguments.latency_factor,
         itl_ms=arguments.itl_ms,
@@ -117,7 +118,7 @@ def _plan(arguments: Namespace) -> CapacityPlan:
 
     card = load_accelerator(arguments.accelerator)
     files = load_model(arguments.model)
-    shape = read_shape(files.config, files.sidecar, files.name)
+    shape = read_shape(files.config, files.sidecar, files.name, arguments.kv_bytes_per_token is not None)
     plan = plan_capacity(shape, card, _request(arguments), files.weights_bytes)
     if not arguments.calibrate:
         return plan

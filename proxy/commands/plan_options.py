@@ -61,6 +61,7 @@ def declare_engine(group: Commands) -> None:
     group.add_argument("--max-num-batched-tokens", type=whole(), help="tokens in one step (default: the engine's)")
     group.add_argument("--block-size", type=whole(high=4096), help="tokens in one cache block (default: the engine's)")
     group.add_argument("--speculative-layers", type=whole(0, 64), default=0, help="draft layers that keep a cache")
+    group.add_argument("--language-model-only", action="store_true", help="the vision tower is not loaded")
     group.add_argument("--enforce-eager", action="store_true", help="no CUDA graphs")
     group.add_argument(
         "--disable-hybrid-kv-cache-manager", action="store_true", help="sliding layers cost as much as full ones"

@@ -31,6 +31,7 @@ class Accelerator:
     sm: int = 0
     vendor: str = "nvidia"
     source: str = ""
+    switched: bool = False  # all cards of a node behind NVLink switches
 
     def flops(self, dtype: str) -> float:
         """Dense FLOP/s at a precision; one that the card lacks runs at its 16-bit rate."""
@@ -73,4 +74,5 @@ def _read(name: str, values: Mapping[str, Any]) -> Accelerator:
         sm=entry.integer("sm", low=0, high=1000, default=0),
         vendor=entry.text("vendor", default="nvidia"),
         source=entry.text("source"),
+        switched=entry.flag("switched"),
     )

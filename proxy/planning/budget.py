@@ -1,6 +1,6 @@
 """The memory budget of one rank: every subtraction a line with its provenance and its own band.
 
-    vLLM activation peak = max(c * max_num_seqs * vocabulary, batched * (6*intermediate/tp + 6*hidden))
+    vLLM activation peak = max(c * max_num_seqs * vocabulary, batched * (6*intermediate/tp + 6*hidden), vision)
 
 c = 38.9 B: the dummy sampler run keeps float32 logits and copies of them (38.3-41.2 B on start-up logs of 0.6-0.11,
 19-23 B from 0.19 on); the second term is the prefill step. TensorRT-LLM's activation peak is
@@ -19,7 +19,9 @@ from proxy.planning.engines import GRAPH_RELEASE, LOW_ACTIVATION_RELEASE, V1_REL
 from proxy.planning.shapes import ModelShape
 
 SAMPLER_BYTES, SAMPLER_BYTES_LOW_RELEASE = 38.9, 21.0
-NCCL_GIB = ((4, 0.50), (2, 0.42), (1, 0.0))
+NCCL_GIB = ((4, 0.50), (2, 0.42), (1, 0.0))  # TensorRT-LLM, by tp
+LINK_GIB = ((4, 1.70), (2, 0.45), (1, 0.0))  # PyTorch engines on switched cards; 0.95-2.1 printed at tp 4 and 8
+BUS_GIB = 0.10  # on cards without NVLink, at any tp: 0.20 printed beside a context of 0.13
 TRT_RUNTIME_GIB = 2.7  # 3.5 GiB of a nominal 80 GiB card, of which 79.2 are usable
 TRT_ACTIVATION = {"moe": (22, 13, 10), "llama": (11, 6.5, 5), "other": (10, 6, 5)}  # tp 1, 2, 4 and more
 TRT_LEAST_BYTES = 70 * 2**20
@@ -122,18 +124,29 @@ def nccl_bytes(tp: int) -> int:
     return gib(next(size for least, size in NCCL_GIB if tp >= least))
 
 
+def link_bytes(given: BudgetInput) -> int:
+    """Communication buffers of a PyTorch engine on one rank."""
+    if given.tp == 1:
+        return 0
+    return gib(next(size for least, size in LINK_GIB if given.tp >= least) if given.card.switched else BUS_GIB)
+
+
 def sampler_peak(given: BudgetInput) -> Line:
-    """vLLM's activation peak: the sampler's dummy run or the prefill step, whichever is larger."""
+    """vLLM's activation peak: the sampler's dummy run, the prefill step or the vision tower, whichever is largest."""
     shape = given.shape
     late = given.engine.since(LOW_ACTIVATION_RELEASE)
     rows = given.max_num_seqs * shape.vocabulary
     prefill = int(given.batched_tokens * (6 * shape.intermediate / given.tp + 6 * shape.hidden))
-    size = max(int((SAMPLER_BYTES_LOW_RELEASE if late else SAMPLER_BYTES) * rows), prefill)
+    v1 = not given.engine.before(V1_RELEASE)
+    pictures = shape.tower.peak_bytes(given.batched_tokens) if shape.tower and v1 else 0
+    size = max(int((SAMPLER_BYTES_LOW_RELEASE if late else SAMPLER_BYTES) * rows), prefill, pictures)
     low = max(int((12 if late else 30) * rows * (1 if given.max_num_seqs_given else 0.25)), prefill // 2)
     high = max(int((40 if late else 46) * rows * (1 if given.max_num_seqs_given else 1.5)), int(1.3 * prefill))
     known = "given" if given.max_num_seqs_given else "assumed, set --max-num-seqs"
     note = f"peak of the profiling run: {given.max_num_seqs} sequences ({known}) x vocabulary {shape.vocabulary}"
-    return minus("activations", size, low, high + gib(0.3), note)
+    if pictures == size:
+        note = "peak of the profiling run: the largest picture in the vision tower; 0 with --language-model-only"
+    return minus("activations", size, low, max(high, 2 * pictures) + gib(0.3), note)
 
 
 def _vllm(given: BudgetInput) -> list[Line]:
@@ -143,7 +156,7 @@ def _vllm(given: BudgetInput) -> list[Line]:
     lines = [total, kept, given.weights]
     if given.overhead is not None:
         return [*lines, given.overhead]
-    outside = gib(0.13) + nccl_bytes(given.tp)
+    outside = gib(0.13) + link_bytes(given)
     most = gib(1.9) if given.engine.before(V1_RELEASE) else outside + gib(0.5)
     lines += [sampler_peak(given), minus("non-torch", outside, outside // 2, most, "CUDA context, NCCL")]
     graphs = int(GRAPH_SHARE * given.total_bytes)
@@ -155,7 +168,7 @@ def _vllm(given: BudgetInput) -> list[Line]:
 
 
 def _sglang(given: BudgetInput) -> list[Line]:
-    context = 0 if given.total_given or given.overhead else gib(SGLANG_CONTEXT_GIB) + nccl_bytes(given.tp)
+    context = 0 if given.total_given or given.overhead else gib(SGLANG_CONTEXT_GIB) + link_bytes(given)
     free = given.total_bytes - context
     kept = free - int(free * given.fraction)
     lines = [total_line(given)]
@@ -210,7 +223,7 @@ def _tgi(given: BudgetInput) -> list[Line]:
     if given.overhead is not None:
         return [*lines, given.overhead]
     warmup = int(given.batched_tokens * (6 * given.shape.intermediate / given.tp + 6 * given.shape.hidden))
-    outside = gib(0.3) + nccl_bytes(given.tp)
+    outside = gib(0.3) + link_bytes(given)
     lines.append(minus("activations", warmup, warmup // 2, 2 * warmup, f"warm-up prefill of {given.batched_tokens}"))
     return [*lines, minus("non-torch", outside, outside // 2, 2 * outside, "CUDA context, NCCL")]
 

@@ -28,6 +28,7 @@ from proxy.planning.engines import (
 )
 from proxy.planning.fields import PlanError
 from proxy.planning.kv_cache import Cache, CacheOptions, Entry, build_cache, token_bytes, without_windows
+from proxy.planning.parameters import HALF_BYTES
 from proxy.planning.precision import kv_dtype_name, weight_format_named
 from proxy.planning.roofline import Roofline
 from proxy.planning.shapes import ModelShape
@@ -69,6 +70,7 @@ class PlanRequest:
     speculative_layers: int = 0
     eager: bool = False
     uniform_windows: bool = False  # sliding layers cost as much as full ones
+    language_only: bool = False  # the vision tower is not loaded
     utilization: float = UTILIZATION
     latency_factor: float = LATENCY_FACTOR
     itl_ms: float | None = None
@@ -137,8 +139,8 @@ def plan_capacity(
     tp = checked_parallelism(shape, request)
     shape = _chosen_shape(shape, request, engine)
     longest = request.max_model_len or shape.context_tokens or CONTEXT_DEFAULT
-    fraction = request.fraction if request.fraction is not None else engine.default_fraction(tp)
     total = _total_bytes(card, request)
+    fraction = request.fraction or engine.default_fraction(tp * request.pp, total / GIB)
     given = BudgetInput(
         shape=shape,
         card=card,
@@ -150,7 +152,7 @@ def plan_capacity(
         weights=_weights_line(shape, request, tp, disk_weights_bytes),
         max_num_seqs=request.max_num_seqs or engine.default_seqs(card, total / GIB),
         max_num_seqs_given=request.max_num_seqs is not None,
-        batched_tokens=request.max_num_batched_tokens or engine.default_batched(total / GIB, longest),
+        batched_tokens=request.max_num_batched_tokens or engine.default_batched(card, total / GIB, longest),
         eager=request.eager,
         overhead=request.overhead,
         free_bytes=gib(request.free_memory_gib) if request.free_memory_gib is not None else None,
@@ -219,6 +221,8 @@ def _chosen_shape(shape: ModelShape, request: PlanRequest, engine: Engine) -> Mo
         )
     if request.uniform_windows or (engine.name == "vllm" and engine.before(HYBRID_RELEASE)):
         shape = without_windows(shape)
+    if request.language_only:
+        shape = replace(shape, tower=None)
     return shape.with_draft(request.speculative_layers)
 
 
@@ -252,9 +256,11 @@ def _weights_line(shape: ModelShape, request: PlanRequest, tp: int, disk_bytes: 
             f"config.json: quantization method {shape.weights.name!r} names no bit width; give --weights-gib, or point"
             " --model at a folder with the safetensors files"
         )
-    size = shape.counted.weight_bytes(shape.weights) // ranks
+    whole = shape.counted.weight_bytes(shape.weights) + (int(HALF_BYTES) * shape.tower.parameters if shape.tower else 0)
+    size = whole // ranks
     low, high = int(size * (1 - WEIGHT_SLACK_LOW)), int(size * (1 + WEIGHT_SLACK_HIGH))
-    note = f"{shape.counted.total / 1e9:.2f} B parameters as {shape.weights.name} / {ranks} ranks"
+    tower = f" + {shape.tower.parameters / 1e9:.2f} B of the vision tower" if shape.tower else ""
+    note = f"{shape.counted.total / 1e9:.2f} B parameters as {shape.weights.name}{tower} / {ranks} ranks"
     return Line("weights", -size, Provenance.ESTIMATED, -high, -low, note)
 
 
@@ -328,7 +334,7 @@ def _bound(seats: Seats, max_num_seqs: int | None, dp: int) -> tuple[str, int]:
 def _notes(plan: CapacityPlan) -> tuple[str, ...]:
     """What the user should know before trusting the figures."""
     shape, tp, longest = plan.shape, plan.tp, plan.context_tokens
-    notes = []
+    notes = list(shape.notes)
     if not plan.fits():
         notes.append(f"one request of {longest} tokens does not fit: lower --max-model-len or add memory")
     if shape.kv_heads and tp > shape.kv_heads:

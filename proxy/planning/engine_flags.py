@@ -97,7 +97,9 @@ def _vllm(plan: CapacityPlan) -> EngineFlags:
 
 def _fraction(plan: CapacityPlan, engine: str) -> float:
     """The planned fraction where it means the same, else the other engine's default."""
-    return plan.fraction if plan.engine.name == engine else read_engine(engine).default_fraction(plan.tp)
+    if plan.engine.name == engine:
+        return plan.fraction
+    return read_engine(engine).default_fraction(plan.tp * plan.request.pp, plan.card.usable_gib)
 
 
 def _sglang(plan: CapacityPlan) -> EngineFlags:

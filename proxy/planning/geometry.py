@@ -9,6 +9,7 @@ of elements per sequence and layer:
     gated delta net (2412.06464)    conv (2*Hk*Dk + Hv*Dv) * (k-1)        ssm Hv * Dk * Dv
     KDA (Kimi Linear, 2510.26692)   conv 3 * H*D * (k-1)                  ssm H * D * D
     Mamba-1 (2312.00752)            conv E*hidden * (k-1)                 ssm E*hidden * N
+    short convolution (LFM2)        conv hidden * (k-1)                   none
 
 with H heads of width P, G groups, N state size, k convolution width.
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from proxy.planning.fields import Fields, PlanError
-from proxy.planning.layers import Kind
+from proxy.planning.layers import STATE_ONLY, Kind
 from proxy.planning.precision import DTYPE_NAMES, KV_BYTES
 
 HEADS_MAX, DIM_MAX = 65536, 2**20
@@ -31,6 +32,8 @@ KV_HEAD_KEYS = (
     "n_head_kv",
     "multi_query_group_num",
     "attention_num_kv_heads",
+    "num_attention_groups",
+    "kv_n_heads",
 )
 HEAD_KEYS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads", "num_query_heads")
 HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "model_dim")
@@ -162,7 +165,8 @@ def _kv_heads_by_layer(model: Fields, kinds: list[Kind]) -> list[int]:
 
 
 def _usual_kv_heads(model: Fields) -> int:
-    if model.flag("multi_query") and not model.flag("new_decoder_architecture"):  # Falcon before its second layout
+    single = model.flag("multi_query", default=model.text("model_type") == "gpt_bigcode")
+    if single and not model.flag("new_decoder_architecture"):  # Falcon before its second layout
         return 1
     if not model.flag("multi_query_attention", default=True):  # ChatGLM names a group count even when it has none
         return head_count(model)
@@ -195,11 +199,15 @@ def _recurrent_elements(model: Fields) -> tuple[int, int, int]:
         return _kda(linear, hidden_width(model))
     if model.has("linear_num_value_heads"):
         return _delta_net(model)
-    if model.has("mamba_num_heads", "mamba_n_heads"):
+    if model.has("conv_L_cache"):  # LFM2: a short convolution and nothing else
+        hidden = hidden_width(model)
+        return hidden * (model.integer("conv_L_cache", high=64) - 1), 0, 4 * hidden * hidden
+    family = model.text("model_type")
+    if model.has("mamba_num_heads", "mamba_n_heads") or family == "mamba2":
         return _mamba2(model)
-    if model.has("mamba_d_state", "mamba_expand"):
+    if model.has("mamba_d_state", "mamba_expand") or family in STATE_ONLY:
         return _mamba1(model)
-    if model.has("attn_type_list"):  # MiniMax lightning attention: one head_dim x head_dim matrix per head
+    if model.has("attn_type_list") or family.startswith("minimax"):  # lightning: one head_dim^2 matrix per head
         width = model.integer("head_dim", high=DIM_MAX)
         heads = head_count(model)
         return 0, heads * width * width, 5 * heads * width * hidden_width(model)
@@ -220,9 +228,9 @@ def _delta_net(model: Fields) -> tuple[int, int, int]:
 
 
 def _mamba2(model: Fields) -> tuple[int, int, int]:
-    heads = model.integer("mamba_num_heads", "mamba_n_heads", high=HEADS_MAX)
-    width = model.integer("mamba_head_dim", "mamba_d_head", high=DIM_MAX)
-    state = model.integer("ssm_state_size", "mamba_d_state", high=DIM_MAX)
+    heads = model.integer("mamba_num_heads", "mamba_n_heads", "num_heads", high=HEADS_MAX)
+    width = model.integer("mamba_head_dim", "mamba_d_head", "head_dim", high=DIM_MAX)
+    state = model.integer("ssm_state_size", "mamba_d_state", "state_size", high=DIM_MAX)
     groups = model.integer("n_groups", "mamba_n_groups", high=HEADS_MAX, default=1)
     kernel = model.integer("conv_kernel", "mamba_d_conv", high=64, default=4)
     inner, hidden = heads * width, hidden_width(model)
@@ -232,10 +240,12 @@ def _mamba2(model: Fields) -> tuple[int, int, int]:
 
 def _mamba1(model: Fields) -> tuple[int, int, int]:
     hidden = hidden_width(model)
-    inner = model.integer("mamba_expand", high=64, default=2) * hidden
-    state = model.integer("mamba_d_state", high=DIM_MAX, default=16)
-    kernel = model.integer("mamba_d_conv", high=64, default=4)
-    rank = model.integer("mamba_dt_rank", high=DIM_MAX, default=-(-hidden // 16))
+    inner = model.integer("mamba_expand", "expand", high=64, default=2) * hidden
+    state = model.integer("mamba_d_state", "state_size", high=DIM_MAX, default=16)
+    kernel = model.integer("mamba_d_conv", "conv_kernel", high=64, default=4)
+    name, given = model.find("mamba_dt_rank", "time_step_rank")
+    usual = -(-hidden // 16)
+    rank = usual if given in (None, "auto") else model.checked_integer(name, given, 1, DIM_MAX)
     return inner * (kernel - 1), inner * state, 3 * hidden * inner + inner * (2 * rank + 2 * state)
 
 

@@ -39,10 +39,13 @@ NAMED_KINDS: dict[str, Kind] = {
     "mamba": Kind.RECURRENT,
     "mamba2": Kind.RECURRENT,
     "kda": Kind.RECURRENT,
+    "conv": Kind.RECURRENT,
     "deepseek_sparse_attention": Kind.FULL,
     "moe": Kind.NONE,
     "mlp": Kind.NONE,
 }
+GLOBAL_EVERY = {"gemma2": 2, "gpt_oss": 2, "gemma3": 6, "cohere2": 4, "exaone4": 4, "olmo3": 4}  # where no key says it
+STATE_ONLY = frozenset({"mamba", "mamba2", "falcon_mamba"})
 PATTERN_LETTERS: dict[str, Kind] = {"*": Kind.FULL, "M": Kind.RECURRENT, "-": Kind.NONE, "E": Kind.NONE}
 # Keys that change what a layer keeps in a way that is not modelled here: refusing beats guessing.
 UNSUPPORTED_KEYS: dict[str, str] = {
@@ -150,12 +153,17 @@ def _by_period(model: Fields, layers: int) -> list[Kind] | None:
 
 
 def _by_indices(model: Fields, layers: int) -> list[Kind] | None:
-    """Bamba: 0-based indices of the attention layers."""
-    values = model.items("attn_layer_indices")
+    """Bamba and the first LFM2: 0-based indices of the attention layers."""
+    name, values = model.find("attn_layer_indices", "full_attn_idxs")
     if values is None:
         return None
-    chosen = {model.checked_integer("attn_layer_indices", value, 0, layers - 1) for value in values}
+    chosen = {model.checked_integer(name, value, 0, layers - 1) for value in model.items(name) or ()}
     return [Kind.FULL if index in chosen else Kind.RECURRENT for index in range(layers)]
+
+
+def _by_family(model: Fields, layers: int) -> list[Kind] | None:
+    """Mamba models without any attention."""
+    return [Kind.RECURRENT] * layers if model.text("model_type") in STATE_ONLY else None
 
 
 def _by_chunk(model: Fields, layers: int) -> list[Kind] | None:
@@ -176,15 +184,23 @@ def _by_window(model: Fields, layers: int) -> list[Kind]:
     if not window or not model.flag("use_sliding_window", default=True):
         return [Kind.FULL] * layers
     family = model.text("model_type")
+    pattern = model.find("sliding_window_pattern")[1]
+    if isinstance(pattern, str):
+        return _by_letters(model, pattern, layers)
     every = model.optional_integer("sliding_window_pattern", "_sliding_window_pattern")
-    if every is None and family.startswith("gemma3"):
-        every = 6
-    if every is None and family in ("gemma2", "gpt_oss"):
-        every = 2
+    if every is None:
+        every = GLOBAL_EVERY.get(family.removesuffix("_text"))
     if every is not None:
         return [Kind.FULL if (index + 1) % every == 0 else Kind.SLIDING for index in range(layers)]
     full_below = model.integer("max_window_layers", low=0, default=0) if model.has("use_sliding_window") else 0
     return [Kind.FULL if index < full_below else Kind.SLIDING for index in range(layers)]
+
+
+def _by_letters(model: Fields, pattern: str, layers: int) -> list[Kind]:
+    """EXAONE 4: a word such as LLLG, repeated: L local, G global."""
+    if not pattern or set(pattern) - {"L", "G"} or len(pattern) > layers:
+        raise PlanError(f"{model.source}: sliding_window_pattern must be a word of L and G, found {shown(pattern)}")
+    return [Kind.FULL if pattern[index % len(pattern)] == "G" else Kind.SLIDING for index in range(layers)]
 
 
 def _with_cross_layers(model: Fields, kinds: list[Kind]) -> list[Kind]:
@@ -211,5 +227,6 @@ READERS: tuple[Callable[[Fields, int], list[Kind] | None], ...] = (
     _by_interval,
     _by_period,
     _by_indices,
+    _by_family,
     _by_chunk,
 )

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from proxy.planning.fields import Fields
 from proxy.planning.geometry import DIM_MAX, LayerGroup, StateGroup, head_count, hidden_width
+from proxy.planning.layers import STATE_ONLY
 from proxy.planning.precision import WeightFormat
 
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -22,6 +23,7 @@ CHOSEN_KEYS = (
     "num_experts_per_token",
     "top_k_experts",
     "moe_topk",
+    "moe_top_k",
     "top_k",
 )
 PLAIN_ACTIVATIONS = frozenset({"relu", "relu2", "gelu", "gelu_new", "gelu_fast"})
@@ -103,6 +105,8 @@ def _latent_attention(model: Fields, group: LayerGroup, hidden: int, heads: int)
 
 def _feed_kinds(model: Fields, layers: int) -> list[str]:
     """`dense`, `moe` or `none` for each layer."""
+    if model.text("model_type") in STATE_ONLY:
+        return ["none"] * layers
     pattern = model.text("hybrid_override_pattern") or _block_letters(model)
     if pattern:
         return [{"-": "dense", "E": "moe"}.get(letter, "none") for letter in pattern]

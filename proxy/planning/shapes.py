@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from proxy.planning.families import first_architecture, standing
 from proxy.planning.fields import Fields, PlanError, shown
 from proxy.planning.geometry import (
     DIM_MAX,
@@ -25,12 +26,16 @@ from proxy.planning.geometry import (
 from proxy.planning.layers import Kind, layer_kinds
 from proxy.planning.parameters import ParameterCount, count_parameters
 from proxy.planning.precision import WeightFormat, read_weight_format
+from proxy.planning.vision import Tower, read_tower
 
 LAYERS_MAX = 1000
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "num_transformer_layers")
 TEXT_KEYS = ("text_config", "llm_config", "language_config", "thinker_config")
+PARALLEL_HYBRIDS = frozenset({"falcon_h1"})  # attention and a Mamba state side by side in every layer
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 FEED_KEYS = ("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim", "d_ff", "ffn_hidden_size")
+PARTS = ("attn_config", "ffn_config")
+PART_KEYS = frozenset({"kv_n_heads", "ffn_hidden_size", "moe_num_experts", "moe_top_k"})
 ENCODER_TOKENS_DEFAULT = 512  # T5's training length; its relative positions set no bound of their own
 
 
@@ -55,6 +60,8 @@ class ModelShape:
     weights: WeightFormat
     parameters: ParameterCount | None
     draft_layers: int = 0
+    tower: Tower | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def latent(self) -> bool:
@@ -89,9 +96,12 @@ class ModelShape:
         return replace(self, groups=tuple(grown if group is full else group for group in self.groups))
 
 
-def read_shape(config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = None, name: str = "") -> ModelShape:
+def read_shape(
+    config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = None, name: str = "", cache_given: bool = False
+) -> ModelShape:
     """ModelShape from a parsed config.json and the optional hf_quant_config.json.
 
+    `cache_given`: the bytes per token come from elsewhere, so that a cache which is not modelled is no obstacle.
     Raises PlanError when a count is missing, out of range or of the wrong type, or when the variant is not modelled.
     """
     if not isinstance(config, Mapping):
@@ -99,18 +109,24 @@ def read_shape(config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = No
     top = Fields(config)
     model = _text_part(top)
     layers = _layer_count(model)
-    kinds = layer_kinds(model, layers)
+    nested = any(top.has(key) for key in TEXT_KEYS)
+    notes = [] if cache_given else [standing(top, model, nested).note]
+    kinds = [Kind.FULL] * layers if cache_given else layer_kinds(model, layers)
     weights, dtype = read_weight_format(model, Fields(sidecar, "hf_quant_config.json") if sidecar else None)
-    groups = read_groups(model, kinds) + _encoder_groups(model, kinds)
-    state = read_state(model, kinds.count(Kind.RECURRENT))
+    groups = _placeholder(model, layers) if cache_given else read_groups(model, kinds) + _encoder_groups(model, kinds)
+    recurrent = layers if model.text("model_type") in PARALLEL_HYBRIDS else kinds.count(Kind.RECURRENT)
+    state = None if cache_given else read_state(model, recurrent)
     if not groups and state is None:
         raise PlanError(f"{model.source}: no layer keeps a cache; is this a generative decoder?")
     hidden = hidden_width(model) if model.has(*HIDDEN_KEYS) else 0
     vocabulary = model.integer("vocab_size", low=0, high=2**26, default=0)
-    countable = hidden and vocabulary and model.has(*HEAD_KEYS)
+    countable = hidden and vocabulary and (model.has(*HEAD_KEYS) or not groups)
+    tower, uncounted = read_tower(model)
+    if uncounted:
+        notes.append("the vision tower's size is not told in a way that is read here: give --weights-gib")
     return ModelShape(
         name=name or top.text("_name_or_path", "model_type", default="model"),
-        architecture=_architecture(top),
+        architecture=first_architecture(top),
         layers=layers,
         hidden=hidden,
         heads=head_count(model) if model.has(*HEAD_KEYS) else 0,
@@ -123,6 +139,8 @@ def read_shape(config: Mapping[str, Any], sidecar: Mapping[str, Any] | None = No
         weights=weights,
         parameters=count_parameters(model, groups, state, layers, vocabulary) if countable else None,
         draft_layers=model.integer("num_nextn_predict_layers", "mtp_num_hidden_layers", low=0, high=64, default=0),
+        tower=tower,
+        notes=tuple(note for note in notes if note),
     )
 
 
@@ -136,6 +154,14 @@ def _layer_count(model: Fields) -> int:
     return model.integer(*LAYER_KEYS, high=LAYERS_MAX)
 
 
+def _placeholder(model: Fields, layers: int) -> tuple[LayerGroup, ...]:
+    """One group whose geometry serves the parameter count alone, where the cache's bytes are given."""
+    try:
+        return read_groups(model, [Kind.FULL] * layers)
+    except PlanError:
+        return (LayerGroup(Kind.FULL, layers),)
+
+
 def _text_part(top: Fields) -> Fields:
     """The language model's own mapping; keys that only the top level carries (dtype, quantization) stay visible."""
     part = top
@@ -145,12 +171,16 @@ def _text_part(top: Fields) -> Fields:
             break
         values = {key: value for key, value in inner.values.items() if value is not None}
         part = Fields({**part.values, **dict.fromkeys(TEXT_KEYS), **values}, inner.source)
-    return part
+    return _with_parts(part)
 
 
-def _architecture(top: Fields) -> str:
-    names = top.items("architectures") or ()
-    return str(names[0]) if names else ""
+def _with_parts(model: Fields) -> Fields:
+    """DBRX and MPT keep the facts of attention and feed-forward in mappings of their own."""
+    values: dict[str, Any] = {}
+    for key in PARTS:
+        if isinstance(model.values.get(key), Mapping):
+            values |= {name: value for name, value in model.values[key].items() if name in PART_KEYS}
+    return Fields({**values, **model.values}, model.source) if values else model
 
 
 def _encoder_groups(model: Fields, kinds: list[Kind]) -> tuple[LayerGroup, ...]:

@@ -42,7 +42,9 @@ def test_sglang_is_of_free_memory_before_load() -> None:
     plan = planned(engine="sglang", gpu_memory_gib=22.39, weights_gib=15.02, fraction=0.88)
     assert plan.kv_bytes / GIB == pytest.approx(22.39 * 0.88 - 15.02, abs=0.001)
     assert lines(planned(engine="sglang"))["context before load"] == -0.5
-    assert lines(planned(engine="sglang", tp=2))["context before load"] == -0.92
+    assert lines(planned(engine="sglang", tp=2))["context before load"] == -0.95
+    assert lines(planned(engine="sglang", tp=4))["context before load"] == -2.2
+    assert lines(planned(card="l40s", engine="sglang", tp=4))["context before load"] == -0.6
 
 
 def test_tensorrt_is_of_free_memory_after_load() -> None:

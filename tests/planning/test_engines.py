@@ -19,13 +19,15 @@ from proxy.planning.fields import PlanError
         ("sglang", "", 1, 0.88),
         ("sglang", "", 3, 0.87),
         ("sglang", "", 16, 0.79),
+        ("sglang", "0.5.3", 1, 0.836),
+        ("sglang", "0.5.3", 8, 0.819),
         ("dynamo", "", 1, 0.90),
         ("tgi", "3", 1, 1.0),
         ("llamacpp", "", 1, 1.0),
     ],
 )
 def test_fractions(name: str, version: str, tp: int, fraction: float) -> None:
-    assert read_engine(name, version).default_fraction(tp) == fraction
+    assert read_engine(name, version).default_fraction(tp, 80) == fraction
 
 
 def test_an_unknown_version_is_neither_before_nor_since() -> None:
@@ -40,19 +42,24 @@ def test_an_unknown_version_is_neither_before_nor_since() -> None:
         ("0.7.0", "h100", 256, 30000),
         ("0.7.0", "l4", 256, 30000),
         ("0.11", "h100", 1024, 8192),
-        ("", "a100", 256, 8192),
+        ("", "a100", 256, 2048),
         ("", "l4", 256, 2048),
     ],
 )
 def test_defaults_of_vllm(version: str, card: str, seqs: int, batched: int) -> None:
     engine, entry = read_engine("vllm", version), load_accelerator(card)
     assert engine.default_seqs(entry, entry.usable_gib) == seqs
-    assert engine.default_batched(entry.usable_gib, 30000) == batched
+    assert engine.default_batched(entry, entry.usable_gib, 30000) == batched
 
 
 def test_defaults_of_others_and_refusals() -> None:
-    assert read_engine("tgi").default_batched(80, 1) == 4096
-    assert read_engine("sglang").default_batched(24, 1) == 8192
+    entry = load_accelerator("l4")
+    assert read_engine("tgi").default_batched(entry, 80, 1) == 4096
+    assert [read_engine("sglang").default_batched(entry, size, 1) for size in (16, 24, 48, 80, 192)] == [
+        2048, 2048, 4096, 8192, 16384,
+    ]  # fmt: skip
+    assert [read_engine("sglang", "0.5").default_fraction(1, size) for size in (16, 24, 192)] == [0.772, 0.847, 0.867]
+    assert read_engine("llama.cpp", "b8247").version == (8247, 0)
     with pytest.raises(PlanError, match="--engine 'x' is unknown"):
         read_engine("x")
     with pytest.raises(PlanError, match="--engine-version 'new'"):

@@ -34,6 +34,52 @@ def test_states(changes: dict[str, Any], conv: int, ssm: int) -> None:
     assert (state.layers, state.conv_elements, state.ssm_elements, int(state.ssm_bytes)) == (7, conv, ssm, 4)
 
 
+@pytest.mark.parametrize(
+    ("changes", "kinds", "conv", "ssm"),
+    [
+        ({"conv_L_cache": 3, "layer_types": ["conv"] * 6 + ["full_attention"] * 2}, {Kind.FULL: 2}, 1024 * 2, 0),
+        ({"conv_L_cache": 3, "full_attn_idxs": [2, 5]}, {Kind.FULL: 2}, 1024 * 2, 0),
+        ({"model_type": "falcon_mamba", "state_size": 16}, {}, 2048 * 3, 2048 * 16),
+        ({"model_type": "mamba", "expand": 4, "time_step_rank": "auto"}, {}, 4096 * 3, 4096 * 16),
+        (
+            {"model_type": "mamba2", "num_heads": 32, "head_dim": 64, "state_size": 128, "n_groups": 1},
+            {},
+            (2048 + 256) * 3,
+            32 * 64 * 128,
+        ),
+        (
+            {"model_type": "falcon_h1", "mamba_n_heads": 32, "mamba_d_head": 64, "mamba_d_state": 256},
+            {Kind.FULL: 8},
+            (2048 + 512) * 3,
+            32 * 64 * 256,
+        ),
+    ],
+)
+def test_other_hybrids(changes: dict[str, Any], kinds: dict[Kind, int], conv: int, ssm: int) -> None:
+    shape = read_shape(config(**changes))
+    assert {group.kind: group.layers for group in shape.groups} == kinds
+    assert shape.state is not None
+    assert (shape.state.conv_elements, shape.state.ssm_elements) == (conv, ssm)
+    assert shape.state.layers == (8 if changes.get("model_type") else 6)
+    assert shape.counted.total > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "heads"),
+    [
+        ({"model_type": "dbrx", "attn_config": {"kv_n_heads": 8}, "ffn_config": {"moe_num_experts": 4}}, 8),
+        ({"model_type": "mpt", "attn_config": {"alibi": True}}, 16),
+        ({"model_type": "gpt_bigcode"}, 1),
+        ({"model_type": "gpt_bigcode", "multi_query": False}, 16),
+        ({"num_attention_groups": 1}, 1),
+    ],
+)
+def test_kv_heads_named_otherwise(changes: dict[str, Any], heads: int) -> None:
+    shape = read_shape(config(num_key_value_heads=None, **changes))
+    assert shape.kv_heads == heads
+    assert (shape.counted.expert_count == 4) == ("ffn_config" in changes)
+
+
 def test_states_of_kda_and_lightning_attention() -> None:
     linear = {"full_attn_layers": [8], "num_heads": 4, "head_dim": 16, "short_conv_kernel_size": 4}
     kda = read_shape(config(linear_attn_config=linear)).state

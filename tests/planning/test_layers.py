@@ -65,6 +65,8 @@ def test_kinds(config: dict[str, Any], expected: str) -> None:
         ({"attn_layer_indices": [4]}, "attn_layer_indices"),
         ({"num_kv_shared_layers": 5}, "num_kv_shared_layers"),
         ({"use_cla": True}, "cla_share_factor"),
+        ({"sliding_window": 8, "sliding_window_pattern": "LLXG"}, "sliding_window_pattern must be a word"),
+        ({"sliding_window": 8, "sliding_window_pattern": "LLLLG"}, "sliding_window_pattern must be a word"),
     ],
 )
 def test_refusals_name_the_key(config: dict[str, Any], key: str) -> None:
