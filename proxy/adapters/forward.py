@@ -11,15 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from proxy.adapters import mishap
+from proxy.adapters.endings import own_lines, record_of, written_head
 from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay, Sink
-from proxy.adapters.upstream_pool import UpstreamConnection
-from proxy.types import Failure, Outcome, Phase, Refuse, Ticket
+from proxy.adapters.upstream_pool import KnownAnswer, UpstreamConnection
+from proxy.types import Failure, Outcome, Phase, Refuse, Ticket, Usage
 from proxy.wire.errors import BadAnswer
 from proxy.wire.headers import forward_head
-from proxy.wire.usage import StreamEnd, StreamTail
+from proxy.wire.usage import StreamEnd, StreamTail, usage_of
 
 # A stream that has sent its finish mark and then stays open is ended after this long.
 LINGER_S = 0.7
@@ -54,7 +55,7 @@ class Exchange:
         self.answer_headers: list[tuple[bytes, bytes]] = []
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
         self.events = 0
-        self.tail = StreamTail()
+        self.tail: StreamTail  # from the answer's head on
 
     def __repr__(self) -> str:
         return f"Exchange({self.inbound.request_id} {self.ticket.state.value} at {self.ticket.upstream or '-'})"
@@ -111,6 +112,9 @@ class Exchange:
             return
         self.connection, self.reused, self.upload_started = connection, reused, True
         inbound, lane = self.inbound, self.lane
+        if inbound.known is not None and inbound.priority_span is None:
+            connection.send(self, inbound.pieces_as_before(inbound.known, lane, lane.base_path, lane.lines))
+            return
         body = inbound.body_to_send()
         length = sum(map(len, body)) if inbound.complete else inbound.declared_bytes
         assert inbound.head is not None
@@ -140,6 +144,7 @@ class Exchange:
 
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.status, self.reason, self.answer_headers = status, reason, headers
+        self.tail = StreamTail()
         self.last_read_s = self.relay.gate.clock()
         if status in SHED_STATUSES and self.ticket.retryable:
             self.held = []
@@ -211,16 +216,11 @@ class Exchange:
     def _extra(self) -> bytes:
         """The header lines that are ours."""
         inbound = self.inbound
-        identity = inbound.request_id.encode("ascii")
-        waited_ms = ((self.granted_s or self.relay.gate.clock()) - self.ticket.arrived_s) * 1000
-        lines = (
-            b"x-request-id: %b\r\nrequest-id: %b\r\nx-penstock-class: %b\r\nx-penstock-queue-ms: %.1f\r\n"
-            b"x-penstock-upstream: %b\r\n"
-            % (identity, identity, inbound.class_name.encode(), waited_ms, self.ticket.upstream.encode())
-        )
-        if not inbound.keep_alive:
-            return lines + b"connection: close\r\n"
-        return lines + b"connection: keep-alive\r\n" if self.sink.http10 else lines
+        waited_s = (self.granted_s or self.relay.gate.clock()) - self.ticket.arrived_s
+        lines = own_lines(inbound.request_id, inbound.class_name, waited_s, self.ticket.upstream)
+        if inbound.keep_alive:
+            return lines + b"connection: keep-alive\r\n" if self.sink.http10 else lines
+        return lines + b"connection: close\r\n"
 
     def answer_end(self) -> None:
         self.connection = None
@@ -236,18 +236,40 @@ class Exchange:
         else:
             self._end_answer(Outcome.SUCCESS, end)
 
+    def takes_whole(self, known: KnownAnswer) -> bool:
+        """Whether a whole answer may go to the client as it comes: nothing was sent or held, and it is no stream."""
+        inbound = self.inbound
+        if inbound.streaming or self.early or self.held is not None or not inbound.complete or inbound.route is None:
+            return False
+        if known.written is None:
+            known.written = written_head(known, self.relay.writer)
+        return bool(known.written)
+
+    def answer_whole(self, known: KnownAnswer, body: bytes) -> None:
+        """`answer_head`, `answer_body` and `answer_end` in one, where `takes_whole` allowed it."""
+        inbound, gate = self.inbound, self.relay.gate
+        assert known.written and inbound.route is not None, "only what is taken whole comes whole"
+        before, after = known.written
+        self.connection, self.status, self.begun = None, known.status, True
+        self.ttft_s = self.last_read_s = gate.clock()
+        inbound.drop_body(gate.dispatcher)
+        self.sink.begin(b"%b%d%b%b\r\n" % (before, len(body), after, self._extra()), False, body)
+        usage, problem = usage_of(body, inbound.route)
+        self._over(Outcome.SUCCESS, known.status, usage, problem)
+
     def _must_finish(self) -> bool:
         route = self.inbound.route
         return route is not None and bool(route.terminal)
 
     def _end_answer(self, outcome: Outcome, end: StreamEnd) -> None:
         self.sink.end()
-        self._over(outcome, self.status, end)
+        self._over(outcome, self.status, end.usage, end.usage_problem)
 
     def _broken(self, outcome: Outcome, end: StreamEnd | None = None, seen: bool = False) -> None:
         """The answer cannot be completed: an error event unless the upstream sent its own, then the cut."""
         self.sink.cut(None if seen or not self.streamed else outcome)
-        self._over(outcome, self.status, end)
+        usage, problem = (end.usage, end.usage_problem) if end is not None else (None, None)
+        self._over(outcome, self.status, usage, problem)
 
     def lost(self, reason: str) -> None:
         connection, self.connection = self.connection, None
@@ -346,51 +368,29 @@ class Exchange:
         mishap.end_broken(self, error)
 
     # ---- the end ----
-    def _over(self, outcome: Outcome, status: int, end: StreamEnd | None = None) -> None:
+    def _over(self, outcome: Outcome, status: int, usage: Usage | None = None, problem: str | None = None) -> None:
         """The one way out of a request that was not left by its client."""
         running = self.lane is not None
-        record = self._close(outcome, status, None, end)
+        record = self._close(outcome, status, None, usage, problem)
         if running:
             last_token_s = None if self.slowed else self.last_token_s or None
-            self.relay.gate.finished(self.ticket, outcome, end.usage if end else None, last_token_s, self.status)
+            self.relay.gate.finished(self.ticket, outcome, usage, last_token_s, self.status)
         self.relay.record(record)
         self.sink.over()
 
-    def _close(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None = None) -> RequestRecord:
+    def _close(
+        self, outcome: Outcome, status: int, phase: Phase | None, usage: Usage | None = None, problem: str | None = None
+    ) -> RequestRecord:
         self.ended = True
         self.ticket.client = None  # else the two would keep each other until a garbage collection
         lane, self.lane = self.lane, None
         if lane is not None:
             lane.running.discard(self)
-            if self.streamed and end is not None and end.usage is not None and outcome is Outcome.SUCCESS:
-                lane.calibrate(end.usage.completion_tokens, self.events)
+            if self.streamed and usage is not None and outcome is Outcome.SUCCESS:
+                lane.calibrate(usage.completion_tokens, self.events)
         self.inbound.drop_body(self.relay.gate.dispatcher)
-        record = self._record(outcome, status, phase, end)
+        record = record_of(self, outcome, status, phase, usage, problem, self.relay.gate.clock())
         record.retries -= lane is None and record.retries > 0  # the last failure was not followed by a try
-        return record
-
-    def _record(self, outcome: Outcome, status: int, phase: Phase | None, end: StreamEnd | None) -> RequestRecord:
-        now, inbound, ticket = self.relay.gate.clock(), self.inbound, self.ticket
-        record = inbound.record(outcome, status, now, phase)
-        record.upstream = ticket.upstream
-        record.retries = len(ticket.tried)
-        record.queue_s = (self.granted_s or now) - ticket.arrived_s
-        usage = end.usage if end is not None else None
-        tokens = usage.completion_tokens if usage is not None else self.events
-        record.prompt_tokens = usage.prompt_tokens if usage is not None else ticket.estimate.prompt_tokens
-        record.output_tokens = tokens
-        if usage is not None:
-            record.cached_tokens = usage.cached_tokens
-        if end is not None and end.usage_problem is not None:
-            record.usage_problem = end.usage_problem
-        if self.ttft_s is not None:
-            record.ttft_s = self.ttft_s - inbound.received_s
-            record.engine_ttft_s = (ticket.first_token_s or self.ttft_s) - self.granted_s
-        if tokens > 1:
-            first_s = ticket.first_token_s if self.streamed else None
-            span_s = self.last_token_s - first_s if first_s and self.last_token_s else now - self.granted_s
-            record.tpot_s = max(0.0, span_s) / (tokens - 1 if first_s else tokens)
-        record.good = outcome is Outcome.SUCCESS and self.relay.caps(ticket.upstream).met(record, self.streamed)
         return record
 
 

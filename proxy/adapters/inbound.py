@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.adapters.records import RequestRecord
+from proxy.adapters.repeats import Repeat, cut
 from proxy.types import Outcome, Phase
 from proxy.wire.errors import ErrorStyle
 from proxy.wire.facts import PrioritySpan, strip_priority
-from proxy.wire.headers import HeadFacts
+from proxy.wire.headers import HeadFacts, forward_parts
 from proxy.wire.multipart import MultipartScanner
-from proxy.wire.priority import TenantRule
+from proxy.wire.priority import ClassChoice, TenantRule
 from proxy.wire.routes import Route
 from proxy.wire.scan import BodyScanner
+
+JOINED_BYTES_MAX = 16 * 1024  # a longer body is not copied behind its head
 
 
 class ByteAccount(Protocol):
@@ -21,6 +24,21 @@ class ByteAccount(Protocol):
 
     def reserve_bytes(self, tenant: str, count: int) -> bool: ...
     def release_bytes(self, tenant: str, count: int) -> None: ...
+
+
+class KnownHead(Repeat):
+    """The head of a request that passed every check, with what was read from it. `intake` is the one that judged it."""
+
+    __slots__ = ("choice", "head", "intake", "lane", "middle", "route", "rule", "start", "target")
+
+    def __init__(self, parts: tuple[bytes, bytes], inbound: Inbound, intake: object) -> None:
+        super().__init__(*parts)
+        assert inbound.head is not None and inbound.route is not None and inbound.rule is not None
+        self.intake, self.target = intake, inbound.target
+        self.head, self.route, self.rule = inbound.head, inbound.route, inbound.rule
+        self.choice: ClassChoice | None = None  # of a body that asks for no class
+        self.lane: object = None  # the upstream that `start` and `middle` of the head sent on were written for
+        self.start = self.middle = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +73,19 @@ class Inbound:
     unknown_priority: bool = False
     counted_bytes: int = 0  # of the body, on the account of `queue.max_bytes`
     priority_span: PrioritySpan | None = None
+    known: KnownHead | None = None  # its head has come before on this connection
+
+    @classmethod
+    def again(cls, known: KnownHead, request_id: str, client_ip: bytes, body: bytes, now: float) -> Inbound:
+        """One more whole request with a head that is known."""
+        inbound = cls(now, client_ip, b"POST", known.target)
+        inbound.known, inbound.route, inbound.head, inbound.rule = known, known.route, known.head, known.rule
+        inbound.tenant, inbound.request_id = known.rule.name, request_id
+        inbound.body.append(body)
+        inbound.body_bytes = len(body)
+        inbound.body_started_s = now
+        inbound.complete = inbound.checked = True
+        return inbound
 
     @property
     def declared_bytes(self) -> int | None:
@@ -65,6 +96,16 @@ class Inbound:
     def error_style(self) -> ErrorStyle:
         return self.route.error_style if self.route is not None else "openai"
 
+    def remember(self, data: bytes, intake: object) -> KnownHead | None:
+        """The head of this request, which is all of `data` but its body, to be known again; None: it cannot be."""
+        head = self.head
+        if head is None or head.expects_continue or head.trace is not None or self.rule is None or not self.keep_alive:
+            return None
+        if self.method != b"POST" or self.version != "1.1" or self.route is None or self.route.multipart:
+            return None
+        parts = cut(data, self.body_bytes)
+        return None if parts is None else KnownHead(parts, self, intake)
+
     def body_to_send(self) -> list[bytes]:
         """The pieces as they came, without the bytes of body `priority`.
 
@@ -73,6 +114,18 @@ class Inbound:
         if self.priority_span is None:
             return self.body
         return strip_priority(self.body, self.priority_span)
+
+    def pieces_as_before(self, known: KnownHead, lane: object, base_path: bytes, lines: bytes) -> list[bytes]:
+        """The whole request for an upstream, all of whose head but its id and length was written for an earlier one."""
+        if known.lane is not lane:
+            known.lane = lane
+            target = base_path + self.target
+            known.start, known.middle = forward_parts(self.method, target, known.head, lines, self.client_ip)
+        (body,) = self.body
+        head = b"%b%b%b\r\ncontent-length: %d\r\n\r\n" % (
+            known.start, self.request_id.encode("ascii"), known.middle, self.body_bytes,
+        )  # fmt: skip
+        return [head, body] if self.body_bytes > JOINED_BYTES_MAX else [head + body]
 
     def count_body(self, account: ByteAccount) -> bool:
         """Put the bytes read since the last call on the account; False when they do not fit."""

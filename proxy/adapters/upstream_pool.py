@@ -15,12 +15,14 @@ from typing import Protocol, cast
 
 import httptools
 
+from proxy.adapters.repeats import Repeat, cut
 from proxy.adapters.tasks import Tasks
 
 # An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
 IDLE_S = 4.0
 WRITE_HIGH_BYTES = 1 << 18
 ANSWER_HEAD_MAX_BYTES = 64 * 1024
+OK = 200
 
 
 class Exchange(Protocol):
@@ -31,9 +33,29 @@ class Exchange(Protocol):
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
     def answer_body(self, pieces: list[bytes]) -> None: ...
     def answer_end(self) -> None: ...
+
+    def takes_whole(self, known: KnownAnswer) -> bool:
+        """Whether `answer_whole` may stand for head, body and end. Not where the three are told apart."""
+        return False
+
+    def answer_whole(self, known: KnownAnswer, body: bytes) -> None:
+        raise AssertionError("a whole answer comes only to those who take it")
+
     def lost(self, reason: str) -> None: ...
     def upload_paused(self, paused: bool) -> None: ...
     def broke(self, error: Exception) -> None: ...
+
+
+class KnownAnswer(Repeat):
+    """The head of an answer that was read in one piece with its body, and what its status line and headers are."""
+
+    __slots__ = ("headers", "reason", "status", "written")
+
+    def __init__(self, parts: tuple[bytes, bytes], reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(*parts)
+        self.status, self.reason, self.headers = OK, reason, headers
+        # As clients get it, around the digits of its length and without what is the request's own; empty: not that way.
+        self.written: tuple[bytes, bytes] | tuple[()] | None = None
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -84,6 +106,12 @@ class UpstreamConnection(asyncio.Protocol):
             return
         was_in_head = self.in_head
         if was_in_head:
+            known = self.pool.known
+            if known is not None and not self.head_bytes:
+                body = known.body_of(data)
+                if body is not None:
+                    self._again(known, body, exchange)
+                    return
             self.head_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -99,6 +127,8 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             if was_in_head:
                 exchange.answer_head(self.status, self.reason, self.headers)
+                if self.complete and self.head_bytes == len(data):
+                    self._remember(data)
             if self.pieces and self.exchange is exchange:
                 pieces = self.pieces[:]
                 self.pieces.clear()
@@ -114,6 +144,29 @@ class UpstreamConnection(asyncio.Protocol):
             self.exchange = None
             self.close()
         exchange.broke(error)
+
+    def _again(self, known: KnownAnswer, body: bytes, exchange: Exchange) -> None:
+        """A whole answer whose head has come before: llhttp would say the same of it as of that one."""
+        self.head_bytes = len(known.before) + len(known.after)
+        self.in_head, self.complete, self.keep_alive = False, True, True
+        try:
+            if exchange.takes_whole(known):
+                self._let_go()
+                exchange.answer_whole(known, body)
+                return
+            exchange.answer_head(known.status, known.reason, known.headers)
+            if self.exchange is exchange:
+                exchange.answer_body([body])
+            if self.exchange is exchange:
+                self._finish(exchange)
+        except Exception as error:
+            self._broke(exchange, error)
+
+    def _remember(self, data: bytes) -> None:
+        if self.keep_alive and self.status == OK and len(self.pieces) == 1:
+            parts = cut(data, len(self.pieces[0]))
+            if parts is not None:
+                self.pool.known = KnownAnswer(parts, self.reason, self.headers)
 
     def eof_received(self) -> bool:
         return False
@@ -178,7 +231,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._reset()
         self.exchange, self.whole = exchange, whole
         assert self.transport is not None
-        self.transport.writelines(pieces)
+        if len(pieces) == 1:
+            self.transport.write(pieces[0])
+        else:
+            self.transport.writelines(pieces)
 
     def write(self, piece: bytes, last: bool) -> None:
         """One more piece of a request whose beginning was sent."""
@@ -195,6 +251,11 @@ class UpstreamConnection(asyncio.Protocol):
                 self.transport.pause_reading()
 
     def _finish(self, exchange: Exchange) -> None:
+        self._let_go()
+        exchange.answer_end()
+
+    def _let_go(self) -> None:
+        """The exchange is over: whoever comes next may use the connection, or it closes."""
         self.exchange = None
         assert self.transport is not None
         unsent = self.transport.get_write_buffer_size() > 0
@@ -202,7 +263,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.give_back(self)
         else:
             self.close()
-        exchange.answer_end()
 
     def fail(self, reason: str) -> None:
         """Drop the connection and tell the exchange."""
@@ -242,6 +302,7 @@ class UpstreamPool:
         self.idle: deque[UpstreamConnection] = deque()
         self.open: set[UpstreamConnection] = set()
         self.closed = False
+        self.known: KnownAnswer | None = None  # the head of the last answer that came whole
 
     def __repr__(self) -> str:
         return f"UpstreamPool({self.host}:{self.port} open={len(self.open)} idle={len(self.idle)})"

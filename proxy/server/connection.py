@@ -8,7 +8,6 @@ looked at twice a second (`sweep`), so a request costs no timer.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -16,14 +15,15 @@ import httptools
 
 from proxy.adapters import mishap
 from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.inbound import ByteAccount, Inbound, KnownHead
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
+from proxy.adapters.repeats import MISSES_MAX
 from proxy.server import deadlines
 from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, render, stream_error
 from proxy.server.intake import HEAD_MAX_BYTES, Intake, Rejected, head_fault
+from proxy.server.reading import RequestReader
 from proxy.types import Outcome, Phase, Refuse
-from proxy.wire.errors import BadRequest
 
 WRITE_HIGH_BYTES = 1 << 18
 PIPELINE_MAX_BYTES = 1 << 20
@@ -49,31 +49,28 @@ class Home(Protocol):
     def closed(self, connection: ClientConnection) -> None: ...
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(RequestReader):
     """Protocol, parser callbacks and `Sink` in one object: a request costs no further ones on this side."""
 
     # fmt: off
     __slots__ = (
-        "advancing", "bad_upload", "chunked", "client_ip", "closing", "discard_until_s", "exchange", "head_bytes",
-        "http10", "inbox", "listener", "parser", "parsing", "paused", "pending_row", "since_s", "stall_bytes",
-        "stalled_since_s", "transport",
+        "advancing", "chunked", "closing", "discard_until_s", "http10", "known", "misses", "paused", "pending_row",
+        "since_s", "stall_bytes", "stalled_since_s", "transport",
     )
     # fmt: on
 
+    listener: Home
+
     def __init__(self, listener: Home) -> None:
-        self.listener = listener
+        super().__init__(listener)
         self.transport: asyncio.Transport | None = None
-        self.client_ip = b"unknown"
-        self.parsing: Inbound | None = None  # its head or body is still coming
-        self.inbox: deque[Inbound] = deque()  # heads complete, in order; the first one is being served
-        self.exchange: Exchange | None = None
-        self.bad_upload: Rejected | None = None
         self.pending_row: Refusal | None = None  # the bytes after what is in the inbox are not HTTP
         self.chunked = self.closing = self.paused = self.advancing = self.http10 = False
-        self.head_bytes = self.stall_bytes = 0
+        self.stall_bytes = 0
         self.discard_until_s = self.stalled_since_s = 0.0
+        self.known: KnownHead | None = None  # the head of an earlier request
+        self.misses = 0  # requests in a row that had another one
         self.since_s = listener.clock()  # of the present state: idle, or the head that is coming
-        self.parser = httptools.HttpRequestParser(self)
 
     def __repr__(self) -> str:
         return f"ClientConnection({self.client_ip.decode()} inbox={len(self.inbox)} exchange={self.exchange!r})"
@@ -90,10 +87,13 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.discard_until_s or self.closing:
             return
+        fresh = self.parsing is None and not self.inbox
+        if fresh:
+            if self.known is not None and self._again(self.known, data):
+                return
+            self.since_s = self.listener.clock()
         if self.parsing is None or not self.inbox:
             self.head_bytes += len(data)
-            if self.parsing is None and not self.inbox:
-                self.since_s = self.listener.clock()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserInvalidMethodError:
@@ -103,9 +103,30 @@ class ClientConnection(asyncio.Protocol):
             self.listener.failed("connection", error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.pending_row = BY_CODE["malformed_request"]
+        alone = fresh and len(self.inbox) == 1 and self.parsing is None and self.pending_row is None
+        first = self.inbox[0] if alone else None
         self._advance()
+        if first is not None and first.checked and self.misses < MISSES_MAX:
+            self.known = first.remember(data, self.listener.intake)
+            self.misses += 1
         if len(self.inbox) > 1 and sum(inbound.body_bytes for inbound in self.inbox) > PIPELINE_MAX_BYTES:
             self.set_reading(False)
+
+    def _again(self, known: KnownHead, data: bytes) -> bool:
+        """Serve one whole request whose head has come before. False: llhttp has to read it."""
+        listener = self.listener
+        intake = listener.intake
+        if known.intake is not intake or intake.draining or listener.draining:
+            return False
+        body = known.body_of(data)
+        if body is None:
+            return False
+        self.misses = 0
+        now = self.since_s = listener.clock()
+        inbound = Inbound.again(known, known.head.request_id or intake.new_id(), self.client_ip, body, now)
+        self.inbox.append(inbound)
+        self._serve(inbound)
+        return True
 
     def eof_received(self) -> bool:
         if self.exchange is not None or self.inbox or self.parsing is not None:
@@ -145,65 +166,13 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.client_paused(False)
 
-    # ---- llhttp ----
-    def on_message_begin(self) -> None:
-        self.parsing = Inbound(self.listener.clock(), self.client_ip)
-
-    def on_url(self, target: bytes) -> None:
-        assert self.parsing is not None
-        self.parsing.target += target
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        inbound = self.parsing
-        assert inbound is not None
-        if not self.inbox or self.inbox[-1] is not inbound:  # else a trailer: dropped, never merged
-            inbound.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        inbound = self.parsing
-        assert inbound is not None
-        inbound.method = self.parser.get_method()
-        inbound.version = self.parser.get_http_version()
-        inbound.keep_alive = self.parser.should_keep_alive() and not self.listener.draining
-        inbound.head_bytes, self.head_bytes = self.head_bytes, 0
-        self.inbox.append(inbound)
-
-    def on_body(self, piece: bytes) -> None:
-        inbound = self.parsing
-        assert inbound is not None
-        inbound.body_bytes += len(piece)
-        exchange = self.exchange
-        if exchange is None or exchange.inbound is not inbound:
-            inbound.body.append(piece)
-            return
-        self._scan_upload(inbound, piece)
-        if exchange.upload_started:
-            exchange.upload(piece, last=False)
-        else:
-            inbound.body.append(piece)
-
-    def _scan_upload(self, inbound: Inbound, piece: bytes) -> None:
-        """A second `model` further down would let the engine run another model than the one that was allowed."""
-        try:
-            if inbound.scanner is not None and self.bad_upload is None:
-                inbound.scanner.feed(piece)
-        except BadRequest as bad:
-            self.bad_upload = Rejected.of(bad)
-
-    def on_message_complete(self) -> None:
-        inbound, self.parsing = self.parsing, None
-        assert inbound is not None
-        inbound.complete = True
-        if self.exchange is not None and self.exchange.inbound is inbound:
-            self.exchange.upload(b"", last=True)
-
+    # ---- requests ----
     def _check_readable(self, inbound: Inbound) -> None:
         """Requests before the unreadable bytes are still answered; the one whose body they are in ends here."""
         if self.pending_row is not None and inbound is self.parsing:
             row, self.pending_row = self.pending_row, None
             raise Rejected(row)
 
-    # ---- requests ----
     def _advance(self) -> None:
         """Serve the inbox as far as it goes without waiting."""
         if self.advancing:

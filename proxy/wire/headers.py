@@ -344,6 +344,17 @@ def upstream_lines(host: bytes, api_key: bytes | None = None, extra: bytes = b""
     return b"host: " + host + b"\r\n" + authorization + extra
 
 
+def forward_parts(
+    method: bytes, target: bytes, head: HeadFacts, upstream: bytes, client_ip: bytes
+) -> tuple[bytes, bytes]:
+    """The request head for an upstream, before and after the request's id, without its framing.
+
+    `target` is path and query, `upstream` comes from `upstream_lines`.
+    """
+    start = b"%b %b HTTP/1.1\r\n%bx-request-id: " % (method, target, upstream)
+    return start, b"\r\nx-forwarded-for: %b%b" % (client_ip, head.block)
+
+
 def forward_head(
     method: bytes,
     target: bytes,
@@ -353,7 +364,7 @@ def forward_head(
     request_id: str,
     client_ip: bytes,
 ) -> bytes:
-    """The request head for an upstream. `target` is path and query, `upstream` comes from `upstream_lines`.
+    """A request head for an upstream.
 
     `content_length` None means a chunked body; a GET or HEAD with 0 carries no body header.
     """
@@ -363,9 +374,5 @@ def forward_head(
         framing = b"\r\ncontent-length: %d\r\n\r\n" % content_length
     else:
         framing = b"\r\n\r\n"
-    return b"".join(
-        (
-            method, b" ", target, b" HTTP/1.1\r\n", upstream,
-            b"x-request-id: ", request_id.encode("ascii"), b"\r\nx-forwarded-for: ", client_ip, head.block, framing,
-        )
-    )  # fmt: skip
+    start, middle = forward_parts(method, target, head, upstream, client_ip)
+    return b"".join((start, request_id.encode("ascii"), middle, framing))

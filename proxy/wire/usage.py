@@ -40,6 +40,8 @@ _USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\}
 
 _COUNT_KEYS = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"})
 
+_CACHE_KEYS = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+
 
 @dataclass(slots=True)
 class StreamEnd:
@@ -184,11 +186,28 @@ def _last_usage(text: bytes, head: bytes) -> tuple[Usage | None, str | None]:
     return None, None
 
 
+def usage_of(body: bytes, route: Route) -> tuple[Usage | None, str | None]:
+    """Counts of a whole JSON answer, or why they cannot be used; nothing for work that is not counted."""
+    if route.work is Work.LIGHT:
+        return None, None
+    if len(body) > PIECES_BYTES_MAX:
+        return _last_usage(b" " + body[1 - TAIL_BYTES :], body[:HEAD_BYTES])
+    return _last_usage(body, b"")
+
+
 def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
     """Counts of one usage object, or the reason why they cannot be used: `type`, `negative` or `range`."""
     prompt = found.get("prompt_tokens")
     output = found.get("completion_tokens")
     details = found.get("prompt_tokens_details")
+    if (
+        details is None
+        and prompt.__class__ is output.__class__ is int
+        and 0 <= prompt <= TOKENS_MAX
+        and 0 <= output <= TOKENS_MAX
+        and _CACHE_KEYS.isdisjoint(found)
+    ):
+        return Usage(prompt, output), None
     if prompt is None:
         prompt = found.get("input_tokens")
         details = found.get("input_tokens_details")
@@ -196,7 +215,7 @@ def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
         output = found.get("output_tokens")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     created: object = None
-    if "cache_read_input_tokens" in found or "cache_creation_input_tokens" in found:
+    if not _CACHE_KEYS.isdisjoint(found):
         cached, created = found.get("cache_read_input_tokens"), found.get("cache_creation_input_tokens")
     counts: list[int] = []
     for value in (prompt, output, cached, created):
@@ -207,7 +226,7 @@ def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
         else:
             return None, _problem(value)
     prompt_tokens, output_tokens, cached_tokens, created_tokens = counts
-    if "cache_read_input_tokens" in found or "cache_creation_input_tokens" in found:
+    if not _CACHE_KEYS.isdisjoint(found):
         prompt_tokens += cached_tokens + created_tokens
     return Usage(prompt_tokens, output_tokens, min(cached_tokens, prompt_tokens)), None
 

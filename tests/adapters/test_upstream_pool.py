@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from proxy.adapters.tasks import Tasks
-from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, UpstreamConnection, UpstreamPool
+from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, Exchange, UpstreamConnection, UpstreamPool
 from tests.adapters.scripted_engine import ScriptedEngine, reply, scripted_engine, unused_port
 from tests.adapters.shell import LAST_CHUNK, STREAM_HEAD, ScriptedPool, ScriptedTransport, Shell, chunk, said
 
@@ -20,7 +20,7 @@ REQUEST = b"POST / HTTP/1.1\r\nhost: u0\r\n\r\n"
 
 
 @dataclass
-class Heard:
+class Heard(Exchange):
     """An exchange that keeps what its connection tells, as words."""
 
     words: list[object] = field(default_factory=list)
@@ -55,6 +55,9 @@ class Heard:
 
     def upload_paused(self, paused: bool) -> None:
         self.words.append(f"paused {paused}")
+
+    def broke(self, error: Exception) -> None:
+        raise error
 
 
 class Line:

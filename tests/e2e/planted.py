@@ -50,7 +50,8 @@ def names_upload(connection: ClientConnection) -> bool:
 def plant_all() -> None:
     for method, place in (
         ("granted", "grant"), ("connected", "send"), ("answer_head", "head"), ("answer_head", "twice"),
-        ("expel", "twice"), ("answer_end", "end"), ("lost", "lost"), ("client_left", "leaving"), ("sweep", "sweep"),
+        ("answer_whole", "head"), ("answer_whole", "twice"), ("answer_whole", "body"), ("expel", "twice"),
+        ("answer_end", "end"), ("lost", "lost"), ("client_left", "leaving"), ("sweep", "sweep"),
     ):  # fmt: skip
         plant(Exchange, method, of_exchange(place))
     plant(Exchange, "answer_body", lambda exchange, *_: of_exchange("body")(exchange) and not exchange.begun)

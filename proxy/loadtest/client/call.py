@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import orjson
 
-from proxy.adapters.upstream_pool import UpstreamConnection, UpstreamPool
+from proxy.adapters.upstream_pool import Exchange, UpstreamConnection, UpstreamPool
 from proxy.loadtest.client.clock import TurnClock
 from proxy.loadtest.records import Ending, Record, judge_usage
 from proxy.types import Usage
@@ -27,8 +27,8 @@ LOCAL_ADDRESSES = "Cannot assign requested address"
 Ended = Callable[["Call"], None]
 
 
-class Call:
-    """Implements `Exchange` of the connection pool."""
+class Call(Exchange):
+    """One request on its way."""
 
     # fmt: off
     __slots__ = (

@@ -1,0 +1,85 @@
+"""What an exchange needs at its end: the head of an answer that came whole, and the record."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.adapters.inbound import Inbound
+from proxy.adapters.records import RequestRecord
+from proxy.adapters.relay import Relay
+from proxy.adapters.repeats import around_length
+from proxy.adapters.upstream_pool import KnownAnswer
+from proxy.types import Outcome, Phase, Ticket, Usage
+from proxy.wire.answer import AnswerWriter
+from proxy.wire.errors import BadAnswer
+
+
+def written_head(known: KnownAnswer, writer: AnswerWriter) -> tuple[bytes, bytes] | tuple[()]:
+    """The head as clients get it, around the digits of its length, to be followed by the request's own lines and an
+    empty one. Empty where the answer has to be looked at: a stream, a content coding, what cannot be passed on."""
+    try:
+        head, facts = writer.head(known.status, known.reason, known.headers, b"", chunked=True)
+    except BadAnswer:
+        return ()
+    parts = None if facts.event_stream or facts.encoded or facts.chunked else around_length(head)
+    return () if parts is None else (parts[0], parts[1].removesuffix(b"\r\n"))
+
+
+def own_lines(request_id: str, class_name: str, waited_s: float, upstream: str) -> bytes:
+    """The lines that an answer gets from us."""
+    return (
+        f"x-request-id: {request_id}\r\nrequest-id: {request_id}\r\nx-penstock-class: {class_name}\r\n"
+        f"x-penstock-queue-ms: {waited_s * 1000:.1f}\r\nx-penstock-upstream: {upstream}\r\n"
+    ).encode()
+
+
+class Ended(Protocol):
+    """What an exchange knows at its end."""
+
+    relay: Relay
+    inbound: Inbound
+    ticket: Ticket
+    streamed: bool
+    granted_s: float
+    last_token_s: float
+    ttft_s: float | None
+    events: int
+
+
+def record_of(
+    ended: Ended,
+    outcome: Outcome,
+    status: int,
+    phase: Phase | None,
+    usage: Usage | None,
+    problem: str | None,
+    now: float,
+) -> RequestRecord:
+    """Everything about one request. `usage` is what the engine counted, `problem` why that could not be used."""
+    inbound, ticket, granted_s, streamed = ended.inbound, ended.ticket, ended.granted_s, ended.streamed
+    head, route = inbound.head, inbound.route
+    if usage is None:
+        prompt_tokens, tokens, cached_tokens = ticket.estimate.prompt_tokens, ended.events, 0
+    else:
+        prompt_tokens, tokens, cached_tokens = usage
+    ttft_s = engine_ttft_s = tpot_s = None
+    if ended.ttft_s is not None:
+        ttft_s = ended.ttft_s - inbound.received_s
+        engine_ttft_s = (ticket.first_token_s or ended.ttft_s) - granted_s
+    if tokens > 1:
+        first_s = ticket.first_token_s if streamed else None
+        if first_s:
+            span_s = (ended.last_token_s or now) - (first_s if ended.last_token_s else granted_s)
+            tpot_s = max(0.0, span_s) / (tokens - 1)
+        else:
+            tpot_s = max(0.0, now - granted_s) / tokens
+    # By position: it is made for every request, and names cost half as much again. In the order of RequestRecord.
+    record = RequestRecord(
+        inbound.request_id, "" if route is None else route.path, outcome, status, now - inbound.received_s,
+        inbound.tenant, inbound.class_name, inbound.model, ticket.upstream, inbound.streaming,
+        (granted_s or now) - ticket.arrived_s, ttft_s, engine_ttft_s, tpot_s, prompt_tokens, tokens, cached_tokens,
+        False, len(ticket.tried), 0 if head is None else head.retry_count, phase, None, inbound.clamped,
+        inbound.unknown_priority, problem or "", None if head is None else head.trace,
+    )  # fmt: skip
+    record.good = outcome is Outcome.SUCCESS and ended.relay.caps(ticket.upstream).met(record, streamed)
+    return record

@@ -1,0 +1,58 @@
+"""Heads that come again and again on one connection, remembered by their bytes.
+
+The client of a keep-alive connection sends the same head with each request, and an engine with each answer; only the
+digits of Content-Length differ. A head that llhttp and our own checks have judged is kept with that verdict. A read
+that begins with the same bytes, apart from those digits, and ends with the last byte of the body that they announce
+is one whole message whose verdict is known: the same bytes cannot be read in another way, since both parsers begin
+anew with each message. Everything else (a body in several reads, pipelining, another head) goes through llhttp.
+"""
+
+from __future__ import annotations
+
+import re
+
+HEAD_BYTES_MAX = 4096  # no bound of a head is near
+MISSES_MAX = 8  # misses in a row after which a connection's heads are not worth remembering
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
+_DIGITS_MAX = 18
+
+
+class Repeat:
+    """One head, cut at the digits of its Content-Length."""
+
+    __slots__ = ("after", "before")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self.before, self.after = before, after
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body, where `data` is one whole message with this head and a body."""
+        before, after = self.before, self.after
+        if not data.startswith(before):
+            return None
+        at = len(before)
+        end = data.find(b"\r", at, at + _DIGITS_MAX + 1)
+        if end < 0 or not data.startswith(after, end):
+            return None
+        digits, start = data[at:end], end + len(after)
+        if not digits.isdigit() or int(digits) != len(data) - start or start == len(data):
+            return None
+        return data[start:]
+
+
+def cut(data: bytes, body_bytes: int) -> tuple[bytes, bytes] | None:
+    """What stands before and after the digits of Content-Length, where `data` is one message that ends with its body.
+
+    None: the head is not of the kind that can be known again.
+    """
+    size = len(data) - body_bytes
+    if not body_bytes > 0 or size > HEAD_BYTES_MAX or data.find(b"\r\n\r\n") != size - 4:
+        return None
+    parts = around_length(data[:size])
+    return parts if parts is not None and int(data[len(parts[0]) : size - len(parts[1])]) == body_bytes else None
+
+
+def around_length(head: bytes) -> tuple[bytes, bytes] | None:
+    """A head without the digits of its Content-Length; None unless it has exactly one."""
+    found = list(_LENGTH.finditer(head))
+    return (head[: found[0].start(1)], head[found[0].end(1) :]) if len(found) == 1 else None

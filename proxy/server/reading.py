@@ -1,0 +1,93 @@
+"""What llhttp tells of one client connection becomes `Inbound` objects, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+from proxy.adapters.forward import Exchange
+from proxy.adapters.inbound import Inbound
+from proxy.server.intake import Rejected
+from proxy.wire.errors import BadRequest
+
+
+class Clocked(Protocol):
+    """What a reader needs of its listener."""
+
+    clock: Callable[[], float]
+    draining: bool
+
+
+class RequestReader(asyncio.Protocol):
+    """The parser's callbacks and what they fill."""
+
+    # fmt: off
+    __slots__ = (
+        "bad_upload", "client_ip", "exchange", "head_bytes", "inbox", "listener", "parser", "parsing",
+    )
+    # fmt: on
+
+    def __init__(self, listener: Clocked) -> None:
+        self.listener = listener
+        self.client_ip = b"unknown"
+        self.parsing: Inbound | None = None  # its head or body is still coming
+        self.inbox: deque[Inbound] = deque()  # heads complete, in order; the first one is being served
+        self.exchange: Exchange | None = None
+        self.bad_upload: Rejected | None = None
+        self.head_bytes = 0
+        self.parser = httptools.HttpRequestParser(self)
+
+    def on_message_begin(self) -> None:
+        self.parsing = Inbound(self.listener.clock(), self.client_ip)
+
+    def on_url(self, target: bytes) -> None:
+        assert self.parsing is not None
+        self.parsing.target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        inbound = self.parsing
+        assert inbound is not None
+        if not self.inbox or self.inbox[-1] is not inbound:  # else a trailer: dropped, never merged
+            inbound.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        inbound = self.parsing
+        assert inbound is not None
+        inbound.method = self.parser.get_method()
+        inbound.version = self.parser.get_http_version()
+        inbound.keep_alive = self.parser.should_keep_alive() and not self.listener.draining
+        inbound.head_bytes, self.head_bytes = self.head_bytes, 0
+        self.inbox.append(inbound)
+
+    def on_body(self, piece: bytes) -> None:
+        inbound = self.parsing
+        assert inbound is not None
+        inbound.body_bytes += len(piece)
+        exchange = self.exchange
+        if exchange is None or exchange.inbound is not inbound:
+            inbound.body.append(piece)
+            return
+        self._scan_upload(inbound, piece)
+        if exchange.upload_started:
+            exchange.upload(piece, last=False)
+        else:
+            inbound.body.append(piece)
+
+    def _scan_upload(self, inbound: Inbound, piece: bytes) -> None:
+        """A second `model` further down would let the engine run another model than the one that was allowed."""
+        try:
+            if inbound.scanner is not None and self.bad_upload is None:
+                inbound.scanner.feed(piece)
+        except BadRequest as bad:
+            self.bad_upload = Rejected.of(bad)
+
+    def on_message_complete(self) -> None:
+        inbound, self.parsing = self.parsing, None
+        assert inbound is not None
+        inbound.complete = True
+        if self.exchange is not None and self.exchange.inbound is inbound:
+            self.exchange.upload(b"", last=True)

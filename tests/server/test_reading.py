@@ -1,0 +1,181 @@
+"""What is read by its bytes alone gives the same as what llhttp reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.adapters.inbound import KnownHead
+from proxy.adapters.repeats import MISSES_MAX
+from proxy.adapters.upstream_pool import KnownAnswer
+from proxy.server.connection import ClientConnection
+from tests.adapters.shell import CHAT, ScriptedPool, Shell, chunk, said
+from tests.server.edge import Client, Edge, post
+
+DATE = re.compile(rb"date: [^\r]*\r\n")
+USAGE = b'{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2}}}'
+REQUESTS = (
+    post(b'{"model":"m"}'),
+    post(b'{"model":"m","max_tokens":50}'),
+    post(b'{"model":"m","priority":-5,"n":2}'),
+    post(b'{"model":"m","service_tier":"priority"}'),
+    post(b'{"model":"m","stream":true}'),
+    post(b'{"model":"m","max_tokens":0}'),
+    post(b'{"model":"unknown"}'),
+    post(b"no json"),
+    post(b""),
+    post(b'{"model":"m"}', CHAT, "x-priority: high", "user-agent: a"),
+    post(b'{"model":"m"}', CHAT, "x-priority: none", "x-request-id: mine"),
+    post(b'{"model":"m"}', CHAT, "expect: 100-continue"),
+    post(b'{"model":"m"}', CHAT, "x-request-timeout-ms: 5000"),
+    post(b'{"model":"m"}', CHAT, "connection: close"),
+    post(b'{"model":"m"}', "/v1/embeddings"),
+    post(b'{"model":"m"}', "/tokenize"),
+    post(b'{"model":"m"}', CHAT, version="1.0"),
+    b"GET /health HTTP/1.1\r\nhost: p\r\n\r\n",
+    b"\r\n" + post(b'{"model":"m"}'),
+    post(b'{"model":"m"}') + b"\r\n",
+    post(b'{"model":"m"}') + post(b'{"model":"m","max_tokens":9}'),
+    post(b'{"model":"m"}').replace(b"th: 13", b"th: +13"),
+    post(b'{"model":"m"}').replace(b"th: 13", b"th: 12"),
+    post(b'{"model":"m"}').replace(b"th: 13", b"th: 013"),
+)
+ANSWERS = (
+    said(USAGE),
+    said(b'{"choices":[]}'),
+    said(b"x" * 70_000 + USAGE),
+    said(USAGE, 200, b"server: engine\r\nx-request-id: theirs\r\n"),
+    said(USAGE, 200, b"content-encoding: gzip\r\n"),
+    said(USAGE, 200, b"connection: close\r\n"),
+    said(USAGE, 200, b"content-length: %d\r\n" % len(USAGE)),
+    said(b'{"error":{}}', 400),
+    said(b'{"error":{}}', 503),
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    + chunk(USAGE)
+    + b"0\r\n\r\n",
+    said(USAGE).replace(b"application/json", b"text/event-stream"),
+    said(USAGE) + b"junk",
+    b"no http",
+)
+
+
+class Forgetful(ScriptedPool):
+    """Knows no head again."""
+
+    @property
+    def known(self) -> None:
+        return None
+
+    @known.setter
+    def known(self, value: KnownAnswer | None) -> None:
+        pass
+
+
+Act = tuple[str, int, int]
+ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.sampled_from(range(len(REQUESTS))), st.sampled_from([0, 0, 0, 9, 60])),
+        st.tuples(st.just("answer"), st.sampled_from(range(len(ANSWERS))), st.sampled_from([0, 0, 0, 9, 60])),
+    ),
+    max_size=14,
+)
+
+
+def in_pieces(data: bytes, at: int) -> list[bytes]:
+    return [data[:at], data[at:]] if at else [data]
+
+
+def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[bytes]]:
+    """What the client got after each act, the records, and what each upstream connection was sent."""
+    shell = Shell()
+    if not knows:
+        shell.pools[0].__class__ = Forgetful
+    edge = Edge(shell)
+    edge.listener._prefix = "some"
+
+    def come() -> Client:
+        client = edge.client()
+        if not knows:
+            client.connection.misses = MISSES_MAX
+        return client
+
+    client, seen = come(), []
+    for act, index, at in acts:
+        shell.now += 0.01
+        made = shell.pools[0].made
+        if act == "ask":
+            if client.transport.ended or client.transport.eof:
+                client = come()
+            for piece in in_pieces(REQUESTS[index], at):
+                if not client.transport.ended:
+                    client.send(piece)
+        elif busy := [one for one in made if one.exchange is not None]:
+            for piece in in_pieces(ANSWERS[index], at):
+                if not busy[0].transport.is_closing():  # type: ignore[union-attr]
+                    busy[0].data_received(piece)
+                    shell.settle()
+        seen.append(DATE.sub(b"", client.take()))
+    edge.pass_time(30.0)
+    client.leave()
+    sent = [bytes(one.transport.written) for one in shell.pools[0].made]  # type: ignore[union-attr]
+    assert shell.clean()
+    return [*seen, DATE.sub(b"", client.take())], [repr(record) for record in shell.records], sent
+
+
+@settings(max_examples=150)
+@given(ACTS)
+def test_a_head_known_by_its_bytes_changes_nothing(acts: list[Act]) -> None:
+    assert play(acts, knows=True) == play(acts, knows=False)
+
+
+@pytest.mark.parametrize("request_at", range(len(REQUESTS)))
+@pytest.mark.parametrize("answer_at", range(len(ANSWERS)))
+def test_nor_does_it_the_second_and_third_time(request_at: int, answer_at: int) -> None:
+    acts: list[Act] = [("ask", request_at, 0), ("answer", answer_at, 0)] * 3
+    assert play(acts, knows=True) == play(acts, knows=False)
+
+
+def hits(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> int:
+    """How many requests were known again meanwhile."""
+    served: list[bool] = []
+    whole = ClientConnection._again
+
+    def again(self: ClientConnection, known: KnownHead, data: bytes) -> bool:
+        served.append(whole(self, known, data))
+        return served[-1]
+
+    monkeypatch.setattr(ClientConnection, "_again", again)
+    act()
+    monkeypatch.undo()
+    return sum(served)
+
+
+def test_a_client_that_never_repeats_its_head_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = Edge()
+    client = edge.client()
+
+    def ask(*numbers: int) -> Callable[[], object]:
+        return lambda: client.send(*(post(b"no json", CHAT, f"x-number: {number}") for number in numbers))
+
+    assert hits(monkeypatch, ask(1, 1, 2, 2, 2)) == 3
+    assert hits(monkeypatch, ask(*range(10, 10 + MISSES_MAX))) == 0
+    assert hits(monkeypatch, ask(7, 7)) == 0
+
+
+@pytest.mark.parametrize("change", ["reload", "drain", "last call"])
+def test_what_has_changed_since_is_judged_anew(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    edge = Edge()
+    client = edge.client(post(b"no json"))
+    if change == "reload":
+        edge.listener.intake = Edge(edge.shell).listener.intake
+    elif change == "drain":
+        edge.listener.intake.draining = True
+    else:
+        edge.listener.draining = True
+    assert hits(monkeypatch, lambda: client.send(post(b"no json"))) == 0
+    assert client.statuses() == [400, 503 if change == "drain" else 400]
+    assert client.transport.ended is (change != "reload")
