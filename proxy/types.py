@@ -64,6 +64,7 @@ class Failure(StrEnum):
     """Why one try at an upstream failed, before the first response byte; the label of retries."""
 
     CONNECT = "connect"  # nothing was sent
+    LOCAL = "local"  # this machine could not open a connection; nothing was sent, and the upstream has no part in it
     SHED = "shed"  # the engine's own 429/503 before work
     STALE = "stale"  # reset with no response byte on a reused connection
     RESET = "reset"  # reset with no response byte on a fresh connection: never retried

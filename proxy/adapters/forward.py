@@ -126,9 +126,9 @@ class Exchange:
             body = [_chunk(piece) for piece in body]
         connection.send(self, [head, *body], inbound.complete)
 
-    def connect_failed(self, reason: str, timed_out: bool) -> None:
+    def connect_failed(self, reason: str, own: bool) -> None:
         if not self.ended:
-            self._failed(Failure.CONNECT)
+            self._failed(Failure.LOCAL if own else Failure.CONNECT)
 
     def upload(self, piece: bytes, last: bool) -> None:
         """One more piece of a body that is streamed through; before the permit it waits in `inbound.body`."""

@@ -17,6 +17,7 @@ from proxy.adapters.metrics import Metrics
 from proxy.adapters.tasks import FailureTold
 from proxy.adapters.upstream_pool import UpstreamPool
 from proxy.dispatcher import Dispatcher
+from proxy.routing.retry import FINAL_OUTCOME
 from proxy.types import Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
 from proxy.wire import prompt_count
 
@@ -251,9 +252,7 @@ class Bypass(Gate):
             self.metrics.retry(ticket.upstream, failure.value)
             self.submit(ticket)
             return
-        outcome = Outcome.UPSTREAM_TIMEOUT if failure is Failure.TIMEOUT else Outcome.UPSTREAM_ERROR
-        if failure is Failure.SHED:
-            outcome = Outcome.UPSTREAM_STATUS
+        outcome = FINAL_OUTCOME[failure]
         cast(Waiter, ticket.client).refused(Refuse(ticket, outcome))
 
     def cancelled(self, ticket: Ticket) -> None:

@@ -32,6 +32,7 @@ from proxy.types import Outcome, Step
 
 MODELS_MAX = 1000
 RELOAD_RESULTS = ("applied", "invalid")
+SIDES = ("client", "upstream")
 PARTS = ("request", "exchange", "connection", "record", "gate", "listener", "probe", "housekeeping")
 ATTEMPTS_MAX = 5  # SDKs retry twice by default; beyond this a label tells nothing more
 
@@ -109,6 +110,9 @@ ENGINE_PREEMPTIONS = _counter("engine_preemptions_total", "Requests that the eng
 LEAKED = _gauge("leaked_permits", "Permits granted less released less held: 0 unless there is a fault.")
 LOOP_LAG = _histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", LAG_EDGES_S)
 LOG_DROPPED = _counter("log_lines_dropped_total", "Log lines lost because standard output did not keep up.")
+SHORT_OF_FILES = _counter(
+    "short_of_files_total", "Connections refused for want of open files, by the side they belong to.", "side"
+)
 FAULTS = _counter("internal_errors_total", "Faults of the proxy itself, by the part that failed.", "part")
 RELOADS = _counter("config_reloads_total", "Attempts to reload the configuration.", "result")
 BUILD = _gauge("build_info", "Always 1; the version is a label.", "version")
@@ -173,6 +177,8 @@ class Metrics:
             self._counters[RELOADS.name].at(result)
         for part in PARTS:
             self._counters[FAULTS.name].at(part)
+        for side in SIDES:
+            self._counters[SHORT_OF_FILES.name].at(side)
 
     def models_served(self, models: Iterable[str]) -> None:
         """Models that upstreams serve: only these become label values, the first 1000 of them."""
@@ -245,6 +251,10 @@ class Metrics:
     def config_reload(self, result: str) -> None:
         """`result` is one of `RELOAD_RESULTS`."""
         self._add(RELOADS, 1, result)
+
+    def short_of_files(self, side: str) -> None:
+        """`side` is one of `SIDES`."""
+        self._add(SHORT_OF_FILES, 1, side)
 
     def fault(self, part: str) -> None:
         self._add(FAULTS, 1, part if part in PARTS else OTHER)

@@ -11,11 +11,13 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Protocol, cast
 
 import httptools
 
 from proxy.adapters.repeats import Repeat, cut
+from proxy.adapters.sockets import is_own_shortage, reserve, spare_files, watch_peer
 from proxy.adapters.tasks import Tasks
 
 # An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
@@ -29,7 +31,7 @@ class Exchange(Protocol):
     """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`."""
 
     def connected(self, connection: UpstreamConnection, reused: bool) -> None: ...
-    def connect_failed(self, reason: str, timed_out: bool) -> None: ...
+    def connect_failed(self, reason: str, own: bool) -> None: ...
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
     def answer_body(self, pieces: list[bytes]) -> None: ...
     def answer_end(self) -> None: ...
@@ -64,8 +66,8 @@ class UpstreamConnection(asyncio.Protocol):
     # fmt: off
     __slots__ = (
         "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers", "idle_since_s",
-        "in_head", "keep_alive", "on_body", "on_lost", "parser", "pieces", "pool", "reason", "status", "transport",
-        "whole",
+        "in_head", "keep_alive", "on_body", "on_lost", "opened_s", "parser", "pieces", "pool", "reason", "status",
+        "transport", "whole",
     )
     # fmt: on
 
@@ -74,7 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.on_lost: Callable[[], None] | None = None
-        self.idle_since_s = 0.0
+        self.opened_s = self.idle_since_s = 0.0
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # read by llhttp's wrapper: no Python frame per piece
@@ -97,6 +99,10 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass of it
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        own = transport.get_extra_info("socket")
+        if own is not None:
+            watch_peer(own, give_up_unacknowledged=True)
+        self.opened_s = self.pool.clock()
         self.pool.open.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -285,7 +291,11 @@ class UpstreamConnection(asyncio.Protocol):
 
 
 class UpstreamPool:
-    """Idle connections of one upstream, newest first, and the opening of new ones."""
+    """Idle connections of one upstream, newest first, and the opening of new ones.
+
+    A connection older than `max_age_s` is not used again: a name that has moved would never be followed by a busy one.
+    `short` hears of connections that this process has no file for.
+    """
 
     def __init__(
         self,
@@ -295,8 +305,11 @@ class UpstreamPool:
         connect_timeout_s: float,
         tasks: Tasks,
         clock: Callable[[], float],
+        max_age_s: float = inf,
+        short: Callable[[str], None] | None = None,
     ) -> None:
         self.host, self.port, self.tls = host, port, tls
+        self.max_age_s, self.short = max_age_s, short
         self.connect_timeout_s = connect_timeout_s
         self.tasks, self.clock = tasks, clock
         self.idle: deque[UpstreamConnection] = deque()
@@ -330,23 +343,39 @@ class UpstreamPool:
                     lambda: UpstreamConnection(self), self.host, self.port, ssl=self.tls
                 )
         except TimeoutError:
-            exchange.connect_failed("connect timed out", True)
+            exchange.connect_failed("connect timed out", False)
         except ssl.SSLError as error:
             exchange.connect_failed(f"TLS: {getattr(error, 'verify_message', '') or error.reason or 'failed'}", False)
         except OSError as error:
-            exchange.connect_failed(error.strerror or "connect failed", False)
+            own = is_own_shortage(error)
+            if own and self.short is not None:
+                self.short("upstream")
+            exchange.connect_failed(error.strerror or "connect failed", own)
         else:
             try:
+                if not self._affordable(connection):
+                    connection.close()
+                    exchange.connect_failed("short of files", True)
+                    return
                 exchange.connected(connection, False)
             except Exception as error:
                 connection.close()
                 exchange.broke(error)
 
+    def _affordable(self, connection: UpstreamConnection) -> bool:
+        """The last files are kept for telling clients, for probes and for logs."""
+        own = None if connection.transport is None else connection.transport.get_extra_info("socket")
+        if self.short is None or own is None or spare_files(own.fileno()) >= reserve() // 4:
+            return True
+        self.short("upstream")
+        return False
+
     def give_back(self, connection: UpstreamConnection) -> None:
-        if self.closed:
+        now = self.clock()
+        if self.closed or now - connection.opened_s > self.max_age_s:
             connection.close()
             return
-        connection.idle_since_s = self.clock()
+        connection.idle_since_s = now
         self.idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:

@@ -26,6 +26,7 @@ from proxy.dispatcher.verdicts import MAY_LINGER, SILENT, lesson_of, of_ending, 
 from proxy.routing.retry import FINAL_OUTCOME, RULES, RetryBudget, may_retry
 from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage, Work
 
+SHORT = Refusal(Outcome.NO_UPSTREAM, "the proxy is short of open files or ports", UNKNOWN_RATE_S)
 DRAINING = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S)
 
 
@@ -150,7 +151,8 @@ class Dispatcher:
             entry = self._board.wait(job, now, first=True)
             self._desk.pump.place(job.pool, job.lane, Choice(entry, ticket.class_index, owed=False), now)
         else:
-            self._desk.drop(job, Refusal(FINAL_OUTCOME[failure], f"upstream failed: {failure.value}"), now)
+            refusal = Refusal(FINAL_OUTCOME[failure], f"upstream failed: {failure.value}")
+            self._desk.drop(job, SHORT if failure is Failure.LOCAL else refusal, now)
         self._desk.pump_station(station, now)
         return self._desk.end()
 

@@ -37,6 +37,7 @@ _ENDINGS = {
 }
 _FAILURES = {
     Failure.CONNECT: Verdict(False, None),
+    Failure.LOCAL: SILENT,
     Failure.SHED: Verdict(None, Failure.SHED),
     Failure.STALE: SILENT,
     Failure.RESET: Verdict(False, Failure.RESET),

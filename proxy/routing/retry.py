@@ -3,6 +3,7 @@
 A retry never follows a response byte. What each failure allows (RFC 9110 9.2.2: never repeat what may have run):
 
     connect     nothing was sent             any request, another upstream
+    local       no file or port here     never: the next try would lack it, too
     shed        refused before work          any request, another upstream
     stale       reset on a reused connection once, generation without side effects, the same upstream on a fresh one;
                 only soon after it was sent: what is lost later was at work
@@ -43,6 +44,7 @@ class Rule(NamedTuple):
 
 RULES: dict[Failure, Rule] = {
     Failure.CONNECT: Rule(elsewhere=True, executed=False, most=99),
+    Failure.LOCAL: Rule(elsewhere=False, executed=False, most=0),
     Failure.SHED: Rule(elsewhere=True, executed=False, most=99),
     Failure.STALE: Rule(elsewhere=False, executed=True, most=1),
     Failure.RESET: Rule(elsewhere=True, executed=True, most=0),
@@ -51,6 +53,7 @@ RULES: dict[Failure, Rule] = {
 
 FINAL_OUTCOME: dict[Failure, Outcome] = {
     Failure.CONNECT: Outcome.UPSTREAM_ERROR,
+    Failure.LOCAL: Outcome.NO_UPSTREAM,
     Failure.SHED: Outcome.UPSTREAM_STATUS,
     Failure.STALE: Outcome.UPSTREAM_ERROR,
     Failure.RESET: Outcome.UPSTREAM_ERROR,

@@ -39,6 +39,7 @@ def tenancy_config(settings: Settings) -> TenancyConfig:
         anonymous=unnamed if free.allowed else None,
         unnamed=unnamed,
         trusted=tuple(ip_network(text, strict=False) for text in settings.trust.proxies),
+        name_max=settings.trust.tenant_name_max,
     )
 
 

@@ -42,8 +42,10 @@ def _address(upstream: Upstream) -> tuple[str, int, bytes]:
 class Fleet:
     """Lanes of the gate, by upstream name; a lane lives on over a reload while its address stays the same."""
 
-    def __init__(self, gate: Gate, tasks: Tasks, clock: Callable[[], float]) -> None:
-        self.gate, self.tasks, self.clock = gate, tasks, clock
+    def __init__(
+        self, gate: Gate, tasks: Tasks, clock: Callable[[], float], short: Callable[[str], None] | None = None
+    ) -> None:
+        self.gate, self.tasks, self.clock, self.short = gate, tasks, clock, short
         self._made_of: dict[str, tuple[object, ...]] = {}
         self._caps: dict[str, Caps] = {}
 
@@ -55,6 +57,7 @@ class Fleet:
                 self._replace(upstream, settings, tls[upstream.name])
                 self._made_of[upstream.name] = made_of
             general = settings.routing
+            self.gate.lanes[upstream.name].pool.max_age_s = general.connection_max_age_s
             goal = target(settings, upstream)
             self._caps[upstream.name] = Caps(
                 ttft_s=general.ttft_timeout_s,
@@ -75,7 +78,9 @@ class Fleet:
         key = _key(upstream)
         self.gate.lanes[upstream.name] = Lane(
             name=upstream.name,
-            pool=UpstreamPool(host, port, tls, settings.routing.connect_timeout_s, self.tasks, self.clock),
+            pool=UpstreamPool(
+                host, port, tls, settings.routing.connect_timeout_s, self.tasks, self.clock, short=self.short
+            ),
             lines=upstream_lines(netloc, key.encode("ascii") if key is not None else None),
             running=old.running if old is not None else set(),
         )

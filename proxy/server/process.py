@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -45,6 +46,7 @@ from proxy.types import Telemetry
 from proxy.wire.answer import AnswerWriter
 
 HOUSEKEEPING_S = 1.0
+SHORT_TOLD_S = 10.0  # between two lines about the same want
 VITAL = frozenset({"gate", "listener"})  # without these two no deadline is kept and no limit moves
 
 log = structlog.get_logger()
@@ -66,6 +68,7 @@ class Process:
         self.recorder = recorder
         self.clock = time.monotonic
         self.started_s = self.clock()
+        self._short_told_s = 0.0
         self.tasks = Tasks(self._failed)
         self.engines: dict[str, str] = {}
         self.tracer = open_tracer(lambda name: self.engines.get(name, "")) if settings.tracing.enabled else None
@@ -75,7 +78,7 @@ class Process:
         self.dispatcher = Dispatcher(dispatcher_config(settings, self.planned), self.clock(), self.rng, checks)
         self.metrics = Metrics(assembly.metrics_config(settings, __version__))
         self.gate = Gate(self.dispatcher, self.metrics, self.clock, self._failed)
-        self.fleet = fleet.Fleet(self.gate, self.tasks, self.clock)
+        self.fleet = fleet.Fleet(self.gate, self.tasks, self.clock, self._short_of_files)
         self.tls = fleet.contexts(settings)
         self.fleet.follow(settings, self.tls)
         self.catalog = Catalog(self.dispatcher, self.clock)
@@ -84,7 +87,7 @@ class Process:
         light = replace(relay, gate=Bypass(self.gate))
         self.listener = Listener(
             assembly.listen_config(settings), self._intake(settings), relay, light, self.dispatcher, self.record,
-            self._failed, self.clock,
+            self._failed, self.clock, self._short_of_files,
         )  # fmt: skip
         self.session = client_session()
         self.prober = Prober(
@@ -182,6 +185,13 @@ class Process:
     def _failed(self, name: str, error: BaseException) -> None:
         self.metrics.fault(name.partition(" ")[0])
         log.error("internal error", task=name, kind=type(error).__name__, exc_info=error)
+
+    def _short_of_files(self, side: str) -> None:
+        self.metrics.short_of_files(side)
+        if self.clock() >= self._short_told_s:
+            self._short_told_s = self.clock() + SHORT_TOLD_S
+            allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            log.error("short of open files", side=side, allowed=allowed, remedy="raise ulimit -n, or LimitNOFILE")
 
     # ---- what the prober hears ----
     def health(self, upstream: str, healthy: bool) -> None:

@@ -15,8 +15,10 @@ from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import ByteAccount, Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
+from proxy.adapters.sockets import reserve, spare_files, watch_peer
 from proxy.server.connection import ClientConnection
 from proxy.server.intake import Intake
+from proxy.server.turned_away import TurnedAway
 from proxy.types import Work
 
 SWEEP_S = 0.5
@@ -51,12 +53,14 @@ class Listener:
         record: Callable[[RequestRecord], None],
         failed: Callable[[str, BaseException], None],
         clock: Callable[[], float],
+        short: Callable[[str], None] = lambda side: None,
     ) -> None:
         self.config, self.intake, self.relay, self.light = config, intake, relay, light
-        self.account, self.record, self.failed, self.clock = account, record, failed, clock
+        self.account, self.record, self.failed, self.clock, self.short = account, record, failed, clock, short
         self.head_timeout_s, self.write_timeout_s = config.head_timeout_s, config.write_timeout_s
         self.connections: set[ClientConnection] = set()
         self.held: deque[ClientConnection] = deque()  # over `max_connections`: open, not yet read
+        self.turned_away: set[TurnedAway] = set()
         self.draining = False
         self._prefix = os.urandom(5).hex()
         self._count = 0
@@ -75,6 +79,8 @@ class Listener:
             backlog=BACKLOG,
             reuse_port=self.config.reuse_port or None,
         )
+        for one in self._server.sockets:
+            watch_peer(one, give_up_unacknowledged=False)
 
     @property
     def port(self) -> int:
@@ -100,12 +106,31 @@ class Listener:
             except Exception as error:
                 self.failed("connection", error)
                 abort(connection)
+        for late in tuple(self.turned_away):
+            late.sweep(now)
 
     def opened(self, connection: ClientConnection) -> None:
+        if self._is_short(connection):
+            return
         self.connections.add(connection)
         if len(self.connections) - len(self.held) > self.config.max_connections:
             self.held.append(connection)
             connection.set_reading(False)
+
+    def _is_short(self, connection: ClientConnection) -> bool:
+        """A client that takes one of the last files is turned away, the very last ones without a word."""
+        transport = connection.transport
+        own = None if transport is None else transport.get_extra_info("socket")
+        if own is None or (spare := spare_files(own.fileno())) >= reserve():
+            return False
+        assert transport is not None
+        self.short("client")
+        late = TurnedAway(transport, self.new_id(), self.clock(), self.turned_away.discard)
+        self.turned_away.add(late)
+        transport.set_protocol(late)
+        if spare < reserve() // 2:
+            transport.abort()
+        return True
 
     def closed(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from proxy.wire.errors import invalid_header
 from proxy.wire.headers import HeadFacts
 from proxy.wire.priority import TenantRule
 
@@ -25,6 +26,7 @@ class TenancyConfig:
     anonymous: TenantRule | None
     unnamed: TenantRule  # what an unknown tenant named by a trusted proxy may do
     trusted: Sequence[IPv4Network | IPv6Network] = ()
+    name_max: int = 128  # characters of a name from a trusted proxy
 
 
 class Tenancy:
@@ -36,9 +38,12 @@ class Tenancy:
         self._trusted: dict[bytes, bool] = {}
 
     def find(self, head: HeadFacts, client_ip: bytes) -> TenantRule | None:
-        """The tenant, or None where the request must be refused with 401."""
+        """The tenant, or None where the request must be refused with 401. BadRequest: a trusted proxy's name for it
+        is longer than any that is kept."""
         config = self.config
         if head.tenant and self._is_trusted(client_ip):
+            if len(head.tenant) > config.name_max:
+                raise invalid_header("tenant", f"must have at most {config.name_max} characters")
             return self._by_name(head.tenant.decode("ascii"))
         if head.key is None or not config.by_digest:
             return config.anonymous

@@ -79,6 +79,9 @@ class PriorityClass(Section):
 class Trust(Section):
     proxies: tuple[Network, ...] = entry((), "addresses or networks in front whose tenant header is believed")
     tenant_header: HeaderName = entry("x-tenant-id", "header with the tenant's name, from trusted proxies")
+    tenant_name_max: int = entry(
+        128, "characters of a tenant's name in that header; longer ones get 400", ge=1, le=1024
+    )
     priority_headers: tuple[HeaderName, HeaderName] = entry(
         ("x-priority", "x-request-priority"), "header with a class name, header with a whole number"
     )
@@ -94,6 +97,10 @@ class Routing(Section):
     )
     retry_budget: float = entry(0.1, "retries per request, at most, in the long run", ge=0, le=1)
     connect_timeout_s: float = entry(2, "seconds to connect to an upstream", gt=0, le=600)
+    connection_max_age_s: float = entry(
+        300, "seconds after which a connection to an upstream is not used again: a name that moved is followed", gt=0,
+        le=DAY_S,
+    )  # fmt: skip
     ttft_timeout_s: float = entry(300, "seconds from dispatch to the first body byte of a stream", gt=0, le=DAY_S)
     itl_timeout_s: float = entry(60, "seconds of silence inside a stream", gt=0, le=DAY_S)
     response_timeout_s: float = entry(

@@ -67,6 +67,9 @@ class ScriptedTransport(asyncio.Transport):
         self.unsent_bytes = 0
         self.half_closes = True
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = cast(asyncio.Protocol, protocol)
+
     def write(self, data: object) -> None:
         assert not self.ended, "written after the end"
         self.written += cast(bytes, data)

@@ -141,6 +141,7 @@ def test_events_beside_requests() -> None:
     metrics.loop_lag(0.002)
     metrics.config_reload("applied")
     metrics.log_dropped(3)
+    metrics.short_of_files("client")
     for part in ("gate", "reload", "exchange", "gate"):
         metrics.fault(part)
     expected: list[tuple[Family, dict[tuple[str, ...], float]]] = [
@@ -151,6 +152,7 @@ def test_events_beside_requests() -> None:
         (m.LOOP_LAG, {(): 1}),
         (m.RELOADS, {("applied",): 1, ("invalid",): 0}),
         (m.LOG_DROPPED, {(): 3}),
+        (m.SHORT_OF_FILES, {("client",): 1, ("upstream",): 0}),
         (m.FAULTS, {**{(part,): 0.0 for part in m.PARTS}, ("gate",): 2, ("other",): 1, ("exchange",): 1}),
     ]
     for family, counted in expected:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from proxy.adapters import upstream_pool
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, Exchange, UpstreamConnection, UpstreamPool
 from tests.adapters.scripted_engine import ScriptedEngine, reply, scripted_engine, unused_port
@@ -34,8 +36,8 @@ class Heard(Exchange):
         connection.send(self, [REQUEST])
         self.told()
 
-    def connect_failed(self, reason: str, timed_out: bool) -> None:
-        self.words.append((reason, timed_out))
+    def connect_failed(self, reason: str, own: bool) -> None:
+        self.words.append((reason, own))
         self.told()
 
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -237,14 +239,61 @@ def test_a_closed_pool_keeps_no_connection() -> None:
     assert (list(running.pool.idle), running.pool.open) == ([], set())
 
 
+def test_a_connection_beyond_its_age_is_not_used_again() -> None:
+    shell = Shell()
+    line = Line(shell)
+    line.pool.max_age_s = 30.0
+    for age_s, idle in ((29.0, 1), (2.0, 0)):
+        shell.now += age_s
+        line.feed(said())
+        shell.settle()
+        assert len(line.pool.idle) == idle
+        line.pool.acquire(line.heard)
+    assert line.heard.words[-1] == "fresh"
+
+
 # ---- real sockets ----
 
 
-async def heard_from(engine: ScriptedEngine, tls: ssl.SSLContext | None, port: int = 0, timeout_s: float = 5) -> Heard:
+@pytest.mark.parametrize(("spare", "words"), [(2, ["fresh"]), (1, [("short of files", True)])])
+def test_the_last_files_are_not_spent_on_upstreams(
+    monkeypatch: pytest.MonkeyPatch, spare: int, words: list[object]
+) -> None:
+    monkeypatch.setattr(upstream_pool, "reserve", lambda: 8)
+    monkeypatch.setattr(upstream_pool, "spare_files", lambda _: spare)
+    short: list[str] = []
+
+    async def scenario() -> Heard:
+        async with scripted_engine({"/": reply("hello")}) as engine:
+            return await heard_from(engine, None, short=short.append)
+
+    assert asyncio.run(scenario()).words[:1] == words
+    assert short == ["upstream"] * (spare < 2)
+
+
+def test_having_no_file_for_a_connection_is_not_the_upstreams_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    short: list[str] = []
+
+    async def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> Heard:
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fails)
+        async with scripted_engine() as engine:
+            return await heard_from(engine, None, short=short.append)
+
+    assert asyncio.run(scenario()).words == [("Too many open files", True)]
+    assert short == ["upstream"]
+
+
+async def heard_from(
+    engine: ScriptedEngine, tls: ssl.SSLContext | None, port: int = 0, timeout_s: float = 5,
+    short: Callable[[str], None] | None = None,
+) -> Heard:  # fmt: skip
     """What one exchange hears until it ends."""
     failures: list[BaseException] = []
     tasks = Tasks(lambda _, error: failures.append(error))
-    pool = UpstreamPool("127.0.0.1", port or engine.port, tls, timeout_s, tasks, lambda: 0.0)
+    pool = UpstreamPool("127.0.0.1", port or engine.port, tls, timeout_s, tasks, lambda: 0.0, short=short)
     over = asyncio.Event()
     heard = Heard()
     heard.told = lambda: over.set() if heard.words[-1] != "fresh" else None
@@ -290,7 +339,7 @@ async def silent(engine: ScriptedEngine) -> Heard:
         (plain, ["fresh", (200, b"Status"), b"hello", "end"]),
         (refused, [("Connection refused", False)]),
         (untrusted, [("TLS: self-signed certificate", False)]),
-        (silent, [("connect timed out", True)]),
+        (silent, [("connect timed out", False)]),
     ],
 )
 def test_connecting(connect: Callable[[ScriptedEngine], Awaitable[Heard]], words: list[object]) -> None:

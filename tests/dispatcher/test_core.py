@@ -48,6 +48,7 @@ def test_only_a_running_ticket_can_finish_or_fail_and_a_second_ending_is_an_erro
         (Failure.CONNECT, 2, True, "running"),
         (Failure.CONNECT, 2, False, "running"),  # nothing was sent
         (Failure.CONNECT, 1, True, Outcome.UPSTREAM_ERROR),
+        (Failure.LOCAL, 2, True, Outcome.NO_UPSTREAM),
         (Failure.SHED, 2, False, "running"),
         (Failure.SHED, 1, True, Outcome.UPSTREAM_STATUS),
         (Failure.STALE, 1, True, "running"),  # the same upstream, on a fresh connection

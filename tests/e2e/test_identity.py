@@ -131,6 +131,7 @@ def test_a_name_from_a_trusted_proxy_is_believed_and_one_that_is_no_name_is_refu
         assert one.ask("", "x-tenant-id: acme").status == 401
         assert one.ask("", "x-team: a", "x-team: b").status == 400
         assert one.ask("", "x-team: \xff").status == 400
+        assert one.ask("", "x-team: " + "n" * 129).status == 400
     engine.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ import pytest
 from tests.e2e.conftest import settings, upstream
 from tests.e2e.harness import ProxyProcess, assert_clean, running
 from tests.e2e.load import Load
-from tests.e2e.raw_client import RawClient, bare, chat, post
-from tests.e2e.scripted_upstream import HOST, ScriptedUpstream, wait_for
+from tests.e2e.raw_client import Answer, RawClient, bare, chat, is_refusal, post
+from tests.e2e.scripted_upstream import HOST, Do, ScriptedUpstream, answer, wait_for
 
 TOKEN = "token-of-the-operator"
 
@@ -30,7 +31,10 @@ def engine() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def proxy(engine: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    config = settings(upstream("one", engine.url, "m"), listen={"head_timeout_s": 30}, admin={"token": TOKEN})
+    config = settings(
+        upstream("one", engine.url, "m", seats=20), listen={"head_timeout_s": 30}, admin={"token": TOKEN},
+        routing={"response_timeout_s": 10}, breaker={"min_requests": 1, "failure_ratio": 0.1},
+    )  # fmt: skip
     with running(tmp_path_factory.mktemp("faults"), config) as made:
         yield made
 
@@ -50,26 +54,75 @@ def is_answered(client: RawClient, request: bytes = HEALTH) -> bool:
         return False
 
 
+def is_readable(client: RawClient) -> bool:
+    return bool(select.select([client.socket], [], [], 0)[0])
+
+
 def cpu_s(proxy: ProxyProcess) -> float:
     fields = Path(f"/proc/{proxy.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_p04_without_free_files_it_neither_spins_nor_falls_and_recovers(proxy: ProxyProcess) -> None:
+@pytest.fixture
+def few_files(proxy: ProxyProcess) -> Iterator[None]:
+    """Twenty files more than the process has open now."""
     pid = proxy.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     allowed = len(list(Path(f"/proc/{pid}/fd").iterdir())) + 20
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (allowed, before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_p04_without_free_files_it_neither_spins_nor_falls_tells_why_and_recovers(proxy: ProxyProcess) -> None:
     with ExitStack() as stack:
-        stack.callback(resource.prlimit, pid, resource.RLIMIT_NOFILE, before)
         clients = [stack.enter_context(RawClient(proxy.port)) for _ in range(100)]
         started_s, used_s = time.monotonic(), cpu_s(proxy)
-        time.sleep(1.0)
+        time.sleep(0.7)
         assert cpu_s(proxy) - used_s < 0.3 * (time.monotonic() - started_s)
         assert sum(map(is_answered, clients)) >= 10, "those who came in are served"
+        refused = wait_for(lambda: told_503(proxy), "who comes now hears why")
+        is_refusal(refused, 503, "server_is_overloaded")
+        assert "short of open files" in refused.error["message"]
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("5", "close")
         for client in clients:
             client.socket.close()
         wait_for(lambda: is_served(proxy), "it serves again, with as few as before")
+    assert proxy.log().count('"event":"short of open files"') == 1, "a line in ten seconds"
+    assert proxy.metric("penstock_short_of_files_total", side="client") > 1
+
+
+def told_503(proxy: ProxyProcess) -> Answer | None:
+    try:
+        with RawClient(proxy.port) as client:
+            return client.send(HEALTH).answer()
+    except (AssertionError, OSError):  # one of the very last files
+        return None
+
+
+@pytest.mark.usefixtures("few_files")
+def test_p04_an_upstream_is_not_blamed_for_files_that_the_proxy_lacks(
+    proxy: ProxyProcess, engine: ScriptedUpstream
+) -> None:
+    engine.reset(Do.HOLD, answer())
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(proxy.port)) for _ in range(11)]  # each needs a second file
+        for client in clients:
+            client.send(post(chat(), headers=["x-priority: high"]))
+        wait_for(lambda: len(engine.calls) + sum(map(is_readable, clients)) == len(clients), "sent on, or answered")
+        engine.release.set()
+        found = [client.answer() for client in clients]
+    assert {one.status for one in found} == {200, 503}
+    for one in found:
+        if one.status == 503:
+            is_refusal(one, 503, "server_is_overloaded")
+            assert "short of open files" in one.error["message"]
+    assert proxy.upstream("one")["breaker"] == "closed"
+    proxy.wait_metric(sum(one.status == 503 for one in found), "penstock_short_of_files_total", side="upstream")
+    assert_clean(proxy)
+    engine.reset()
+    assert is_served(proxy)
 
 
 def test_p08_with_nobody_reading_its_log_every_request_is_served(engine: ScriptedUpstream, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_our_own_lack_of_descriptors_is_not_the_endpoint_s_fault() -> None:
         runner = Runner(read_endpoint("http://127.0.0.1:9"), one_request(), "m")
         record = Record(0, "f", 0.0, 0.0, 5, 8)
         call = Call(record, [], ROUTES[b"/v1/chat/completions"], runner.pool, runner.clock, lambda one: None, 5.0, 5.0)
-        call.connect_failed("Too many open files", False)
+        call.connect_failed("Too many open files", True)
         call.connect_failed("again", False)  # only the first ending counts
         late, transport = UpstreamConnection(runner.pool), ScriptedTransport([])
         transport.protocol = late

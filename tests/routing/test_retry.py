@@ -19,6 +19,7 @@ def ticket(work: Work = Work.GENERATE, retryable: bool = True) -> Ticket:
         (Failure.CONNECT, Work.GENERATE, True, 2, 2, True),
         (Failure.CONNECT, Work.GENERATE, True, 3, 3, False),
         (Failure.CONNECT, Work.AUDIO, False, 1, 1, True),
+        (Failure.LOCAL, Work.GENERATE, True, 1, 1, False),
         (Failure.SHED, Work.EMBED, False, 1, 1, True),
         (Failure.STALE, Work.GENERATE, True, 1, 1, True),
         (Failure.STALE, Work.GENERATE, True, 2, 2, False),

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.server import tenancy
 from proxy.server.tenancy import Tenancy, TenancyConfig
+from proxy.wire.errors import BadRequest
 from proxy.wire.headers import HeadFacts
 from proxy.wire.priority import TenantRule
 
@@ -41,6 +42,16 @@ def test_who_a_key_belongs_to(
     key: bytes | None, anonymous: TenantRule | None, keys: bool, expected: TenantRule | None
 ) -> None:
     assert make(anonymous, keys).find(HeadFacts(key=key), OUTSIDE) == expected
+
+
+def test_a_trusted_proxys_name_has_a_longest_length_and_a_strangers_does_not_matter() -> None:
+    tenants = make(FREE, keys=False, trusted=("10.0.0.0/8",))
+    name = b"n" * tenants.config.name_max
+    found = tenants.find(HeadFacts(tenant=name), b"10.0.0.1")
+    assert found is not None and found.name == name.decode()
+    with pytest.raises(BadRequest, match="at most 128"):
+        tenants.find(HeadFacts(tenant=name + b"n"), b"10.0.0.1")
+    assert tenants.find(HeadFacts(tenant=name + b"n"), OUTSIDE) == FREE
 
 
 PROXIES = ("10.0.0.0/8", "2001:db8::/32")

@@ -21,8 +21,6 @@ from proxy.wire.usage import StreamTail
 
 BODY_MAX_BYTES = 64 << 20
 DETAIL_CHARS = 200
-OUT_OF_FILES = "Too many open files"
-LOCAL_ADDRESSES = "Cannot assign requested address"
 
 Ended = Callable[["Call"], None]
 
@@ -74,8 +72,7 @@ class Call(Exchange):
         self.connection, self.reused = connection, reused
         connection.send(self, self.request)
 
-    def connect_failed(self, reason: str, timed_out: bool) -> None:
-        own = reason in (OUT_OF_FILES, LOCAL_ADDRESSES)
+    def connect_failed(self, reason: str, own: bool) -> None:
         self._over(Ending.GENERATOR if own else Ending.CONNECT, reason)
 
     def broke(self, error: Exception) -> None:

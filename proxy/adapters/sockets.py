@@ -1,0 +1,66 @@
+"""What the kernel is asked to do for a connection: to notice a peer that vanished, and to say how near its bound it is.
+
+A host that is lost sends neither FIN nor RST. Keep-alive probes (tcp(7)) find that out while nothing is in flight: the
+first after 15 s of silence, then every 5 s, given up after three, so within 30 s. Data that nobody acknowledges is
+given up after `UNACKNOWLEDGED_S`, the cap on silence inside a stream, instead of after 15 minutes of retransmissions.
+
+Descriptors are given out lowest first: a new one numbered n says that n others are open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from typing import Protocol
+
+KEEP_ALIVE_IDLE_S, KEEP_ALIVE_EVERY_S, KEEP_ALIVE_PROBES = 15, 5, 3
+UNACKNOWLEDGED_S = 60
+
+# A connection cannot be opened for want of something of this machine: its peer has no part in it.
+OWN_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+class Adjustable(Protocol):
+    """A socket, or what an event loop shows of one."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+def watch_peer(one: Adjustable, give_up_unacknowledged: bool) -> None:
+    """Have the kernel notice when the peer's host is gone. A listening socket hands this on to what it accepts.
+
+    `give_up_unacknowledged` also ends a peer that takes nothing for so long; where own deadlines judge that, leave it.
+    """
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": KEEP_ALIVE_IDLE_S, "TCP_KEEPINTVL": KEEP_ALIVE_EVERY_S, "TCP_KEEPCNT": KEEP_ALIVE_PROBES}
+    if give_up_unacknowledged:
+        options["TCP_USER_TIMEOUT"] = UNACKNOWLEDGED_S * 1000
+    for name, value in options.items():
+        number = getattr(socket, name, None)
+        if number is not None:  # Linux has them all
+            one.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def spare_files(fd: int) -> int:
+    """How many descriptors beyond `fd`, one just opened, are still allowed."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 30 if soft == resource.RLIM_INFINITY else soft - 1 - fd
+
+
+def reserve() -> int:
+    """Descriptors that no further client may take, so that those who are in can be served: an eighth, 8 to 256."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 256 if soft == resource.RLIM_INFINITY else min(max(soft // 8, 8), 256)
+
+
+def is_own_shortage(error: OSError) -> bool:
+    """Whether this machine lacked what a connection needs. A resolver that finds no file says only that it failed."""
+    if error.errno in OWN_SHORTAGES:
+        return True
+    try:
+        os.close(os.dup(0))
+    except OSError as found:
+        return found.errno in OWN_SHORTAGES
+    return False
