@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 
 from proxy.planning.capacity import CapacityPlan
 from proxy.planning.engines import read_engine
 
 TOKENS_STEP = 1024
+FLASH_CHOICE_BUILD = (6325, 0)  # llama.cpp: -fa takes on, off or auto from here on
 PENSTOCK = "penstock"
 
 
@@ -61,6 +63,12 @@ def conflicts(plan: CapacityPlan) -> list[str]:
     return found
 
 
+def replicated(plan: CapacityPlan) -> list[str]:
+    """The conflicts of an engine whose server is one replica."""
+    copies = plan.request.dp
+    return conflicts(plan) + ([f"dp {copies}: start {copies} of these, one per replica"] if copies > 1 else [])
+
+
 def _line(*parts: str | None) -> str:
     return " ".join(part for part in parts if part)
 
@@ -80,16 +88,20 @@ def _vllm(plan: CapacityPlan) -> EngineFlags:
     if paired_tokens(plan) < plan.context_tokens and plan.engine.version and plan.engine.version < (0, 8):
         found.append("max_num_batched_tokens below max_model_len needs chunked prefill in releases before 0.8")
     command = _line(
-        f"vllm serve {plan.shape.name}",
+        f"vllm serve {quote(plan.shape.name)}",
         f"--tensor-parallel-size {plan.tp}",
         _when(request.pp > 1, f"--pipeline-parallel-size {request.pp}"),
         _when(request.dp > 1, f"--data-parallel-size {request.dp}"),
+        _when(request.context_parallel > 1, f"--decode-context-parallel-size {request.context_parallel}"),
         f"--gpu-memory-utilization {_fraction(plan, 'vllm'):g}",
         f"--max-model-len {plan.context_tokens}",
         f"--max-num-seqs {seats(plan)}",
         f"--max-num-batched-tokens {paired_tokens(plan)}",
         f"--kv-cache-dtype {kv}",
+        _when(request.block_tokens, f"--block-size {request.block_tokens}"),
         "--enable-prefix-caching",
+        _when(request.uniform_windows, "--disable-hybrid-kv-cache-manager"),
+        _when(request.language_only, "--language-model-only"),
         _when(request.eager, "--enforce-eager"),
     )
     return EngineFlags("vllm", command, conflicts=tuple(found))
@@ -105,8 +117,9 @@ def _fraction(plan: CapacityPlan, engine: str) -> float:
 def _sglang(plan: CapacityPlan) -> EngineFlags:
     request = plan.request
     command = _line(
-        f"python -m sglang.launch_server --model-path {plan.shape.name}",
+        f"python -m sglang.launch_server --model-path {quote(plan.shape.name)}",
         f"--tp {plan.tp}",
+        _when(request.pp > 1, f"--pp-size {request.pp}"),
         _when(request.dp > 1, f"--dp {request.dp}"),
         f"--mem-fraction-static {_fraction(plan, 'sglang'):g}",
         f"--context-length {plan.context_tokens}",
@@ -137,7 +150,7 @@ def _trt_yaml(plan: CapacityPlan) -> str:
 
 def _tensorrt(plan: CapacityPlan) -> EngineFlags:
     command = _line(
-        f"trtllm-serve {plan.shape.name}",
+        f"trtllm-serve {quote(plan.shape.name)}",
         f"--max_batch_size {seats(plan)}",
         f"--max_num_tokens {paired_tokens(plan)}",
         f"--max_seq_len {plan.context_tokens}",
@@ -145,32 +158,34 @@ def _tensorrt(plan: CapacityPlan) -> EngineFlags:
         f"--tp_size {plan.tp} --pp_size {plan.request.pp}",
         "--extra_llm_api_options trtllm.yaml",
     )
-    return EngineFlags("tensorrt-llm", command, "trtllm.yaml", _trt_yaml(plan), tuple(conflicts(plan)))
+    return EngineFlags("tensorrt-llm", command, "trtllm.yaml", _trt_yaml(plan), tuple(replicated(plan)))
 
 
 def _dynamo(plan: CapacityPlan) -> EngineFlags:
     command = _line(
-        f"python -m dynamo.trtllm --model-path {plan.shape.name}",
+        f"python -m dynamo.trtllm --model-path {quote(plan.shape.name)}",
         f"--max-batch-size {seats(plan)}",
         f"--max-num-tokens {paired_tokens(plan)}",
         f"--max-seq-len {plan.context_tokens}",
         f"--free-gpu-memory-fraction {_fraction(plan, 'tensorrt-llm'):g}",
         f"--tensor-parallel-size {plan.tp}",
+        _when(plan.request.pp > 1, f"--pipeline-parallel-size {plan.request.pp}"),
         "--extra-engine-args trtllm.yaml",
     )
-    return EngineFlags("dynamo", command, "trtllm.yaml", _trt_yaml(plan), tuple(conflicts(plan)))
+    return EngineFlags("dynamo", command, "trtllm.yaml", _trt_yaml(plan), tuple(replicated(plan)))
 
 
 def _tgi(plan: CapacityPlan) -> EngineFlags:
-    found = conflicts(plan)
+    found = replicated(plan)
     if plan.request.pp > 1:
         found.append("TGI has no pipeline parallelism")
     command = _line(
-        f"text-generation-launcher --model-id {plan.shape.name}",
+        f"text-generation-launcher --model-id {quote(plan.shape.name)}",
         f"--num-shard {plan.tp}",
         f"--cuda-memory-fraction {_fraction(plan, 'tgi'):g}",
         f"--max-total-tokens {plan.context_tokens}",
-        f"--max-batch-prefill-tokens {paired_tokens(plan)}",
+        f"--max-input-tokens {max(1, plan.context_tokens - 1)}",
+        f"--max-batch-prefill-tokens {max(paired_tokens(plan), plan.context_tokens)}",
         f"--max-concurrent-requests {seats(plan)}",
         _when(plan.kv_dtype == "fp8", "--kv-cache-dtype fp8_e4m3fn"),
     )
@@ -179,17 +194,17 @@ def _tgi(plan: CapacityPlan) -> EngineFlags:
 
 def _llamacpp(plan: CapacityPlan) -> EngineFlags:
     kv = _kv_name(plan, {"bf16": "bf16", "fp16": "f16", "q8_0": "q8_0", "q4_0": "q4_0", "q5_1": "q5_1"})
-    found = conflicts(plan)
+    found = replicated(plan)
     if kv == "auto":
         found.append(f"llama.cpp has no {plan.kv_dtype} cache; q8_0 is shown")
         kv = "q8_0"
     slots = max(1, plan.seats.worst_case // plan.request.dp)
     command = _line(
-        f"llama-server -m {plan.shape.name}.gguf",
+        f"llama-server -m {quote(f'{plan.shape.name}.gguf')}",
         f"-c {slots * plan.context_tokens}",
         f"-np {slots}",
         f"-ctk {kv} -ctv {kv}",
-        "-fa on",
+        "-fa" if plan.engine.name == "llama.cpp" and plan.engine.before(FLASH_CHOICE_BUILD) else "-fa on",
         "--n-gpu-layers 999",
     )
     return EngineFlags("llama.cpp", command, conflicts=tuple(found))

@@ -170,7 +170,13 @@ def _usual_kv_heads(model: Fields) -> int:
         return 1
     if not model.flag("multi_query_attention", default=True):  # ChatGLM names a group count even when it has none
         return head_count(model)
-    return model.optional_integer(*KV_HEAD_KEYS, high=HEADS_MAX) or head_count(model)
+    kv_heads = model.optional_integer(*KV_HEAD_KEYS, high=HEADS_MAX)
+    if kv_heads is None:
+        return head_count(model)
+    listed = isinstance(model.find(*HEAD_KEYS)[1], list)
+    if model.has(*HEAD_KEYS) and not listed and not model.has("kv_lora_rank") and head_count(model) % kv_heads:
+        raise PlanError(f"{model.source}: {kv_heads} KV heads do not divide {head_count(model)} heads; correct one")
+    return kv_heads
 
 
 def _block_heads(model: Fields, block: object) -> int:

@@ -28,7 +28,7 @@ from proxy.planning.parameters import ParameterCount, count_parameters
 from proxy.planning.precision import WeightFormat, read_weight_format
 from proxy.planning.vision import Tower, read_tower
 
-LAYERS_MAX = 1000
+LAYERS_MAX, NAME_MAX = 1000, 200
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "num_transformer_layers")
 TEXT_KEYS = ("text_config", "llm_config", "language_config", "thinker_config")
 PARALLEL_HYBRIDS = frozenset({"falcon_h1"})  # attention and a Mamba state side by side in every layer
@@ -125,7 +125,7 @@ def read_shape(
     if uncounted:
         notes.append("the vision tower's size is not told in a way that is read here: give --weights-gib")
     return ModelShape(
-        name=name or top.text("_name_or_path", "model_type", default="model"),
+        name=_printable(name or top.text("_name_or_path", "model_type", default="model")),
         architecture=first_architecture(top),
         layers=layers,
         hidden=hidden,
@@ -142,6 +142,11 @@ def read_shape(
         tower=tower,
         notes=tuple(note for note in notes if note),
     )
+
+
+def _printable(name: str) -> str:
+    """A name from a file, fit for a terminal and a command line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:NAME_MAX])
 
 
 def _layer_count(model: Fields) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import split
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import yaml
 
 from proxy.planning.engine_flags import ALL_TARGETS, flags_for, paired_tokens
 from proxy.planning.fields import PlanError
-from tests.planning.support import planned
+from proxy.planning.shapes import read_shape
+from tests.planning.support import config, planned
 
 
 def command(target: str, model: str = "llama-3.1-8b", card: str = "h100", **request: Any) -> str:
@@ -73,6 +75,8 @@ def test_files_parse_and_pair_tokens_with_the_batch() -> None:
         ("vllm", {"model": "llama-2-7b-awq", "card": "t4", "kv_dtype": "fp8"}, "an fp8 KV cache on t4"),
         ("vllm", {"engine_version": "0.7", "max_num_batched_tokens": 4096}, "needs chunked prefill"),
         ("tgi", {"pp": 2}, "TGI has no pipeline parallelism"),
+        ("trtllm", {"dp": 2}, "dp 2: start 2 of these"),
+        ("dynamo", {"dp": 2}, "dp 2: start 2 of these"),
         ("llama.cpp", {"kv_dtype": "fp8"}, "llama.cpp has no fp8 cache"),
     ],
 )
@@ -80,6 +84,34 @@ def test_conflicts_are_named(target: str, request_: dict[str, Any], conflict: st
     request_ = {"max_model_len": 8192} | request_
     assert any(conflict in line for line in flags_for(planned(**request_), target).conflicts)
     assert flags_for(planned(max_model_len=8192), target).conflicts == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "request_", "flag"),
+    [
+        ("vllm", {"context_parallel": 4}, "--decode-context-parallel-size 4"),
+        ("vllm", {"block_tokens": 32}, "--block-size 32"),
+        ("vllm", {"uniform_windows": True}, "--disable-hybrid-kv-cache-manager"),
+        ("vllm", {"language_only": True}, "--language-model-only"),
+        ("sglang", {"pp": 2}, "--pp-size 2"),
+        ("dynamo", {"pp": 2}, "--pipeline-parallel-size 2"),
+        ("tgi", {"max_num_batched_tokens": 512}, "--max-input-tokens 8191 --max-batch-prefill-tokens 8192"),
+        ("llama.cpp", {"engine": "llama.cpp", "engine_version": "b6000"}, "-fa --n-gpu-layers"),
+        ("llama.cpp", {"engine": "llama.cpp", "engine_version": "b8247"}, "-fa on --n-gpu-layers"),
+    ],
+)
+def test_what_is_asked_for_becomes_a_flag(target: str, request_: dict[str, Any], flag: str) -> None:
+    assert flag in flags_for(planned(max_model_len=8192, **request_), target).command
+    if "engine" not in request_:
+        assert flag not in flags_for(planned(max_model_len=4096), target).command
+
+
+@pytest.mark.parametrize("target", [target for target in ALL_TARGETS if target != "penstock"])
+def test_a_name_from_a_file_cannot_end_the_command(target: str) -> None:
+    shape = read_shape(config(), name="x; touch y \x1b[2J\n$(z)" + "n" * 300)
+    words = split(flags_for(planned(shape, max_model_len=4096), target).command)
+    assert any(word.startswith("x; touch y ?[2J?$(z)n") for word in words)
+    assert max(map(len, words)) < 210
 
 
 def test_an_unknown_target_is_refused() -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.adapters.files import bundled_models
+from proxy.adapters.files import bundled_models, load_accelerator
+from proxy.planning.capacity import PlanRequest, plan_capacity
+from proxy.planning.engine_flags import ALL_TARGETS, flags_for
 from proxy.planning.fields import PlanError
+from proxy.planning.report import as_json, explain_lines
 from proxy.planning.shapes import read_shape
 from tests.planning.support import PLAIN, bundled, config
+
+CARD = load_accelerator("h100")
 
 
 def test_every_bundled_model_is_read() -> None:
@@ -82,6 +88,8 @@ def test_a_draft_adds_full_layers_where_there_are_any() -> None:
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
         ({"architectures": "X"}, "architectures must be a list"),
         ({"hybrid_override_pattern": "-" * 8}, "no layer keeps a cache"),
+        ({"num_key_value_heads": 3}, "3 KV heads do not divide 16 heads"),
+        ({"num_key_value_heads": 32}, "32 KV heads do not divide 16 heads"),
     ],
 )
 def test_wrong_configs_get_one_line_that_names_the_key(changes: dict[str, Any], line: str) -> None:
@@ -107,6 +115,32 @@ KEYS = [
     "hybrid_override_pattern", "mamba_num_heads", "attn_type_list", "indexer_types", "cross_attention_layers",
     "vision_config", "use_cla",
 ]  # fmt: skip
+
+
+NAMES = st.sampled_from([*KEYS, "kv_new", "window", "architectures", "model_type", "vision_config", "attn_config"])
+TREE = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats() | st.text(max_size=4) | st.just("Llama"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(TREE, st.sampled_from(["vllm", "sglang", "tgi", "tensorrt-llm", "llama.cpp"]), st.booleans())
+def test_any_tree_gives_a_plan_or_one_clear_line(tree: Any, engine: str, over_plain: bool) -> None:
+    """Sizes that a file claims never become work: the limits on layers and widths stand before any loop."""
+    document = PLAIN | tree if over_plain and isinstance(tree, dict) else tree
+    started = time.process_time()
+    try:
+        shape = read_shape(document)
+        plan = plan_capacity(shape, CARD, PlanRequest(engine=engine, weights_gib=10, itl_ms=50))
+        assert as_json(plan)["kv_tokens"] >= 0
+        assert [flags_for(plan, target).command for target in ALL_TARGETS]
+        assert explain_lines(plan, [])
+    except PlanError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 700
+    assert time.process_time() - started < 2
 
 
 @settings(max_examples=300, deadline=None)
