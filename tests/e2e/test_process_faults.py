@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,20 +63,19 @@ def cpu_s(proxy: ProxyProcess) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.fixture
-def few_files(proxy: ProxyProcess) -> Iterator[None]:
-    """Twenty files more than the process has open now."""
+@contextmanager
+def few_files(proxy: ProxyProcess, more: int) -> Iterator[None]:
+    """So many files more than the process has open now."""
     pid = proxy.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    allowed = len(list(Path(f"/proc/{pid}/fd").iterdir())) + 20
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (allowed, before[1]))
+    highest = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 + more, before[1]))
     yield
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.usefixtures("few_files")
 def test_p04_without_free_files_it_neither_spins_nor_falls_tells_why_and_recovers(proxy: ProxyProcess) -> None:
-    with ExitStack() as stack:
+    with few_files(proxy, 20), ExitStack() as stack:
         clients = [stack.enter_context(RawClient(proxy.port)) for _ in range(100)]
         started_s, used_s = time.monotonic(), cpu_s(proxy)
         time.sleep(0.7)
@@ -101,14 +100,18 @@ def told_503(proxy: ProxyProcess) -> Answer | None:
         return None
 
 
-@pytest.mark.usefixtures("few_files")
 def test_p04_an_upstream_is_not_blamed_for_files_that_the_proxy_lacks(
     proxy: ProxyProcess, engine: ScriptedUpstream
 ) -> None:
     engine.reset(Do.HOLD, answer())
+    time.sleep(1.1)  # the page is a second old at most
+    before = proxy.metric("penstock_short_of_files_total", side="upstream")
     with ExitStack() as stack:
-        clients = [stack.enter_context(RawClient(proxy.port)) for _ in range(11)]  # each needs a second file
+        clients = [stack.enter_context(RawClient(proxy.port)) for _ in range(10)]
         for client in clients:
+            assert is_answered(client)
+        stack.enter_context(few_files(proxy, 5))
+        for client in clients:  # each needs a second file
             client.send(post(chat(), headers=["x-priority: high"]))
         wait_for(lambda: len(engine.calls) + sum(map(is_readable, clients)) == len(clients), "sent on, or answered")
         engine.release.set()
@@ -119,7 +122,8 @@ def test_p04_an_upstream_is_not_blamed_for_files_that_the_proxy_lacks(
             is_refusal(one, 503, "server_is_overloaded")
             assert "short of open files" in one.error["message"]
     assert proxy.upstream("one")["breaker"] == "closed"
-    proxy.wait_metric(sum(one.status == 503 for one in found), "penstock_short_of_files_total", side="upstream")
+    short = sum(one.status == 503 for one in found)
+    proxy.wait_metric(before + short, "penstock_short_of_files_total", side="upstream")
     assert_clean(proxy)
     engine.reset()
     assert is_served(proxy)
