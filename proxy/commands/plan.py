@@ -15,6 +15,7 @@ from proxy.commands.base import WRONG_USE, CommandError, Commands, add_command, 
 
 if TYPE_CHECKING:
     from proxy.planning.advice import Advice
+    from proxy.planning.calibration import Observation
     from proxy.planning.capacity import CapacityPlan, PlanRequest
 
 EXAMPLE = (
@@ -112,7 +113,7 @@ def _request(arguments: Namespace) -> PlanRequest:
 
 def _plan(arguments: Namespace) -> CapacityPlan:
     from proxy.adapters.files import load_accelerator, load_model
-    from proxy.planning.calibration import calibrated_request, observe
+    from proxy.planning.calibration import calibrated_request
     from proxy.planning.capacity import plan_capacity
     from proxy.planning.shapes import read_shape
 
@@ -122,20 +123,24 @@ def _plan(arguments: Namespace) -> CapacityPlan:
     plan = plan_capacity(shape, card, _request(arguments), files.weights_bytes)
     if not arguments.calibrate:
         return plan
-    seen = observe(_calibration_text(arguments.calibrate))
+    seen = _observation(arguments.calibrate)
     return plan_capacity(shape, card, calibrated_request(plan, seen), files.weights_bytes)
 
 
-def _calibration_text(source: str) -> str:
-    """The log file, or the metrics page of an engine's URL."""
-    if source.startswith(("http://", "https://")):
-        from proxy.adapters.live import get
+def _observation(source: str) -> Observation:
+    """What the log file tells, or the engine at a URL."""
+    from proxy.planning.calibration import observe, observe_engine
 
-        path = "" if source.rstrip("/").endswith("metrics") else "/metrics"
-        return get(source, path).body.decode("utf-8", "replace")
+    if source.startswith(("http://", "https://")):
+        from proxy.adapters.live import ask_engine, get
+
+        base = source.rstrip("/").removesuffix("/metrics")
+        text, told = get(base, "/metrics").body.decode("utf-8", "replace"), ask_engine(base).telemetry
+        slots = (told.running_cap or 0) * (told.context_tokens or 0) if told.engine == "llamacpp" else 0
+        return observe_engine(text, told.kv_tokens or slots or None, told.context_tokens)
     from proxy.adapters.files import LOG_BYTES_MAX, read_bounded
 
-    return read_bounded(Path(source), LOG_BYTES_MAX).decode("utf-8", "replace")
+    return observe(read_bounded(Path(source), LOG_BYTES_MAX).decode("utf-8", "replace"))
 
 
 def _extras(arguments: Namespace, plan: CapacityPlan) -> dict[str, Any]:

@@ -22,28 +22,49 @@ NUMBER = r"([0-9][0-9,]*\.?[0-9]*)"
 LOG_PATTERNS: dict[str, tuple[str, ...]] = {
     "kv_gib": (
         rf"Available KV cache memory: {NUMBER} GiB",
+        rf"reserved for KV Cache is {NUMBER} ?GiB",
         rf"Allocated {NUMBER} GiB for max tokens in paged KV cache",
+        rf"SWAKVPool mem usage: {NUMBER} GB",
         rf"KV Cache is allocated\..*?KV size: {NUMBER} GB",
+        rf"available KV cache memory when calculating max tokens: {NUMBER} GiB",
     ),
     "kv_tokens": (
         rf"GPU KV cache size: {NUMBER} tokens",
         rf"max tokens in paged KV cache \({NUMBER}\)",
+        rf"SWAKVPool .*full size: {NUMBER}",
         rf"#tokens: {NUMBER}",
         rf"max_total_num_tokens={NUMBER}",
         rf"Setting max batch total tokens to {NUMBER}",
     ),
     "max_concurrency": (rf"Maximum concurrency for [0-9,]+ tokens per request: {NUMBER}x",),
-    "blocks": (rf"# (?:GPU|cuda|CUDA|rocm) blocks: {NUMBER}",),
-    "weights_gib": (rf"(?:Loading model weights took|Model loading took) {NUMBER} Gi?B",),
+    "blocks": (rf"# (?:GPU|cuda|CUDA|rocm) blocks: {NUMBER}", rf"KV-cache blocks: {NUMBER}, size: [0-9]+"),
+    "block_tokens": (rf"KV-cache blocks: [0-9]+, size: {NUMBER}",),
+    "weights_gib": (
+        rf"(?:Loading model weights took|Model loading took) {NUMBER} Gi?B",
+        rf"Load weight end\..*mem usage={NUMBER} GB",
+    ),
     "total_gib": (
         rf"total_gpu_memory \({NUMBER}GiB\)",
+        rf"Free memory on device \([0-9.]+/{NUMBER} GiB\)",
         rf"total: {NUMBER} GiB, available",
+        rf"device total memory {NUMBER} GiB",
+        rf"Load weight begin\. avail mem={NUMBER} GB",
     ),
-    "fraction": (rf"gpu_memory_utilization \({NUMBER}\)", rf"gpu_memory_utilization={NUMBER}"),
+    "fraction": (
+        rf"Desired GPU memory utilization is \({NUMBER},",
+        rf"gpu_memory_utilization \({NUMBER}\)",
+        rf"gpu_memory_utilization['\"]?[=:] ?{NUMBER}",
+        rf"mem_fraction_static={NUMBER}",
+        rf"fraction is set {NUMBER}",
+    ),
     "free_gib": (rf"available: {NUMBER} GiB",),
     "context_tokens": (rf"Maximum concurrency for {NUMBER} tokens per request",),
 }
-SPLIT_KV = re.compile(rf"#tokens: [0-9,]+, K size: {NUMBER} GB, V size: {NUMBER} GB")
+SPLIT_KV = re.compile(rf"KV Cache is allocated\..*?K size: {NUMBER} GB, V size: {NUMBER} GB")
+STATE_POOL = re.compile(rf"Mamba Cache is allocated\..*?conv_state size: {NUMBER} ?GB, ssm_state size: {NUMBER} ?GB")
+CELLS = re.compile(rf"llama_kv_cache\w*: size = +{NUMBER} MiB \( *([0-9]+) cells")
+OLD_CELLS = re.compile(rf"KV self size += +{NUMBER} MiB")
+CUDA_BUFFER = re.compile(rf"(?:CUDA|ROCm|Vulkan|Metal)[0-9]* model buffer size = +{NUMBER} MiB")
 CACHE_CONFIG = re.compile(r"^(?:vllm|sglang)[:_]cache_config_info\{(.*)\}", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 GAUGES: dict[str, tuple[str, ...]] = {
@@ -91,10 +112,30 @@ def read_log(text: str) -> Observation:
             if matches:
                 found[name] = float(matches[-1].replace(",", ""))
                 break
-    split = SPLIT_KV.findall(text[:TEXT_MAX])
-    if split:
-        found["kv_gib"] = sum(float(part.replace(",", "")) for part in split[-1])
-    return Observation(**found)
+    return Observation(**(found | _pools(text[:TEXT_MAX])))
+
+
+def _pools(text: str) -> dict[str, float]:
+    """Sizes that an engine prints in parts: SGLang's K, V and state pools, llama.cpp's caches and buffers in MiB."""
+    found: dict[str, float] = {}
+    split, state = SPLIT_KV.findall(text), STATE_POOL.findall(text)
+    if split and "SWAKVPool" not in text:
+        found["kv_gib"] = sum(_float(part) for part in (*split[-1], *(state[-1] if state else ())))
+    caches = CELLS.findall(text)
+    if caches:
+        found |= {
+            "kv_gib": sum(_float(size) for size, _ in caches) / 1024,
+            "kv_tokens": max(float(n) for _, n in caches),
+        }
+    elif sizes := OLD_CELLS.findall(text):
+        found["kv_gib"] = _float(sizes[-1]) / 1024
+    if buffers := CUDA_BUFFER.findall(text):
+        found["weights_gib"] = sum(map(_float, buffers)) / 1024
+    return found
+
+
+def _float(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def read_metrics(text: str) -> Observation:
@@ -131,7 +172,24 @@ def _number(text: str) -> float | None:
 
 def observe(text: str) -> Observation:
     """Figures of a log or of a scrape, whichever the text is. Raises PlanError when it holds none that help."""
-    seen = read_metrics(text) if "# HELP" in text or "# TYPE" in text or CACHE_CONFIG.search(text) else read_log(text)
+    seen = read_metrics(text)
+    return checked(seen if seen.known() else read_log(text))
+
+
+def observe_engine(text: str, kv_tokens: int | None, context_tokens: int | None) -> Observation:
+    """Figures of a running engine: its scrape, and what its own pages told where the scrape does not."""
+    seen = read_metrics(text)
+    return checked(
+        replace(
+            seen,
+            kv_tokens=seen.kv_tokens if seen.tokens is not None else kv_tokens,
+            context_tokens=seen.context_tokens or context_tokens,
+        )
+    )
+
+
+def checked(seen: Observation) -> Observation:
+    """`seen`, when it holds a size. Raises PlanError otherwise."""
     if seen.kv_gib is None and seen.tokens is None and seen.free_gib is None:
         raise PlanError(
             "--calibrate: no KV cache size found; give the engine's start-up log at info level, or its /metrics URL"

@@ -21,13 +21,13 @@ from proxy.planning.budget import Budget, BudgetInput, Line, Provenance, gib, ma
 from proxy.planning.engines import (
     ALIGNED_STATE_RELEASE,
     BLOCK_TOKENS,
-    HYBRID_RELEASE,
     LENGTH_LABEL_RELEASE,
     Engine,
     read_engine,
 )
 from proxy.planning.fields import PlanError
 from proxy.planning.kv_cache import Cache, CacheOptions, Entry, build_cache, token_bytes, without_windows
+from proxy.planning.layers import Kind
 from proxy.planning.parameters import HALF_BYTES
 from proxy.planning.precision import kv_dtype_name, weight_format_named
 from proxy.planning.roofline import Roofline
@@ -219,7 +219,8 @@ def _chosen_shape(shape: ModelShape, request: PlanRequest, engine: Engine) -> Mo
         shape = replace(
             shape, weights=replace(weight_format_named(request.weight_dtype), kv_dtype=shape.weights.kv_dtype)
         )
-    if request.uniform_windows or (engine.name == "vllm" and engine.before(HYBRID_RELEASE)):
+    crossing = any(group.kind is Kind.CROSS for group in shape.groups)
+    if request.uniform_windows or (engine.keeps_windows_whole and (engine.name == "vllm" or not crossing)):
         shape = without_windows(shape)
     if request.language_only:
         shape = replace(shape, tower=None)

@@ -51,6 +51,12 @@ class Engine:
         """Known to be older than that release."""
         return self.version is not None and self.version < release
 
+    @property
+    def keeps_windows_whole(self) -> bool:
+        """Sliding layers cost as much as full ones: vLLM before its hybrid manager, TensorRT-LLM without
+        `max_attention_window`."""
+        return self.name == "tensorrt-llm" or (self.name == "vllm" and self.before(HYBRID_RELEASE))
+
     def default_fraction(self, ranks: int, memory_gib: float) -> float:
         if self.name == "sglang" and self.since(SGLANG_RESERVE_RELEASE):
             return _sglang_fraction(ranks, memory_gib)

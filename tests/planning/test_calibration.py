@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.planning.accelerators import GIB
-from proxy.planning.calibration import calibrated_request, observe, read_log, read_metrics
+from proxy.planning.calibration import (
+    Observation,
+    calibrated_request,
+    observe,
+    observe_engine,
+    read_log,
+    read_metrics,
+)
 from proxy.planning.capacity import CapacityPlan, plan_capacity
 from proxy.planning.fields import PlanError
 from tests.planning.support import planned
@@ -121,3 +128,95 @@ def test_more_cache_than_there_is_memory_is_refused() -> None:
 def test_any_text_is_read_or_refused(text: str, scraped: bool) -> None:
     reader: Any = read_metrics if scraped else read_log
     assert all(value >= 0 for value in reader(text).known().values())
+
+
+# (engine, version, model, card, flags, log lines, KV tokens that a calibrated plan must then give)
+LOGS_BY_VERSION: list[tuple[str, str, str, str, dict[str, Any], str, int]] = [
+    (
+        "vllm", "0.7.2", "qwen2.5-1.5b", "l40", {"max_model_len": 4096},
+        "can use total_gpu_memory (44.39GiB) x gpu_memory_utilization (0.85) = 37.73GiB\n"
+        "model weights take 2.88GiB; the rest of the memory reserved for KV Cache is 33.37GiB.\n"
+        "Loading model weights took 2.8797 GB\n# CUDA blocks: 78115, # CPU blocks: 9362\n",
+        1249840,
+    ),
+    (
+        "vllm", "0.10.2", "llava-1.6-mistral-7b", "h100", {"max_model_len": 4096},
+        "Model loading took 14.0786 GiB and 10.24 seconds\nAvailable KV cache memory: 55.15 GiB\n"
+        "GPU KV cache size: 451,744 tokens\nMaximum concurrency for 4,096 tokens per request: 110.29x\n"
+        "Free memory on device (78.66/79.19 GiB) on startup. Desired GPU memory utilization is (0.9, 71.27 GiB).\n",
+        451744,
+    ),
+    (
+        "vllm", "0.31.0", "llama-3.1-8b", "a100", {},
+        "Model loading took 15.0 GiB memory and 5.4 seconds\nAvailable KV cache memory: 56.21 GiB\n"
+        "GPU KV cache size: 460,496 tokens, Maximum concurrency for 131,072 tokens per request: 3.51x\n"
+        "Free memory on device (78.84/79.25 GiB) on startup. Desired GPU memory utilization is (0.92, 72.91 GiB).\n",
+        460496,
+    ),
+    (
+        "sglang", "0.4.1", "llama-3.1-8b", "h100", {},
+        "server_args=ServerArgs(mem_fraction_static=0.88)\nLoad weight begin. avail mem=78.81 GB\n"
+        "Load weight end. type=LlamaForCausalLM, avail mem=63.72 GB, mem usage=15.09 GB.\n"
+        "KV Cache is allocated. K size: 27.13 GB, V size: 27.13 GB.\nmax_total_num_tokens=444500, x=1\n",
+        444500,
+    ),
+    (
+        "sglang", "0.5.8", "kimi-k2.5", "mi355x", {"count": 8, "tp": 8, "fraction": 0.826},
+        "Load weight begin. avail mem=283.56 GB\nLoad weight end. avail mem=209.98 GB, mem usage=73.58 GB.\n"
+        "KV Cache is allocated. #tokens: 2454421, KV size: 160.63 GB\n",
+        2454421,
+    ),
+    (
+        "tensorrt-llm", "1.2", "gpt-oss-120b", "gb10", {},
+        "available KV cache memory when calculating max tokens: 5.95 GiB, fraction is set 0.9, kv size is 73728."
+        " device total memory 119.70 GiB, tmp kv_mem 0.56 GiB\n",
+        86711,
+    ),
+    (
+        "tgi", "3.0", "llama-3.1-8b", "l4", {"max_model_len": 4096},
+        "KV-cache blocks: 19056, size: 1\nSetting max batch total tokens to 19056\n",
+        19056,
+    ),
+    (
+        "llama.cpp", "b8247", "qwen3-8b", "rtx-3090", {"kv_dtype": "fp16", "max_model_len": 40960},
+        "load_tensors: CUDA0 model buffer size =  4717.38 MiB\n"
+        "llama_kv_cache: size = 5760.00 MiB ( 40960 cells,  36 layers,  1/1 seqs), K (f16): 2880.00 MiB\n",
+        40960,
+    ),
+    (
+        "llama.cpp", "b3000", "llama-2-7b", "rtx-3090", {"kv_dtype": "fp16", "max_model_len": 2048},
+        "KV self size  = 1024.00 MiB, K (f16):  512.00 MiB, V (f16):  512.00 MiB\n",
+        2048,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "model", "card", "flags", "log", "tokens"),
+    LOGS_BY_VERSION,
+    ids=[f"{row[0]} {row[1]}" for row in LOGS_BY_VERSION],
+)
+def test_a_plan_calibrated_by_a_log_gives_what_the_log_printed(
+    engine: str, version: str, model: str, card: str, flags: dict[str, Any], log: str, tokens: int
+) -> None:
+    first = planned(model, card, engine=engine, engine_version=version, **flags)
+    again = plan_capacity(first.shape, first.card, calibrated_request(first, observe(log)))
+    assert again.kv_tokens == pytest.approx(tokens, rel=0.005)
+    assert (again.budget.low, again.budget.high) == (again.kv_bytes, again.kv_bytes)
+
+
+def test_state_pools_and_windowed_pools_are_part_of_the_cache() -> None:
+    mamba = "Mamba Cache is allocated. max_mamba_cache_size: 38, conv_state size: 0.03GB, ssm_state size: 2.74GB \n"
+    pool = "KV Cache is allocated. #tokens: 399740, K size: 1.52 GB, V size: 1.52 GB\n"
+    assert observe(mamba + pool).kv_gib == pytest.approx(5.81)
+    swa = "KV Cache is allocated. #tokens: 5, K size: 1.0 GB, V size: 1.0 GB\n"
+    seen = observe(swa + "SWAKVPool mem usage: 79.94 GB, swa size: 798276, full size: 997846\n")
+    assert (seen.kv_gib, seen.kv_tokens) == (79.94, 997846)
+
+
+def test_an_engine_that_tells_elsewhere() -> None:
+    assert observe_engine("", 444500, 8192) == Observation(kv_tokens=444500, context_tokens=8192)
+    scrape = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0'
+    assert observe_engine(scrape, 7, None).tokens == 1600
+    with pytest.raises(PlanError, match="no KV cache size found"):
+        observe_engine("", None, 4096)

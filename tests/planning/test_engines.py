@@ -52,6 +52,12 @@ def test_defaults_of_vllm(version: str, card: str, seqs: int, batched: int) -> N
     assert engine.default_batched(entry, entry.usable_gib, 30000) == batched
 
 
+def test_who_keeps_windows_whole() -> None:
+    whole = [("vllm", "0.8"), ("trtllm", "")]
+    assert all(read_engine(*engine).keeps_windows_whole for engine in whole)
+    assert not any(read_engine(*engine).keeps_windows_whole for engine in [("vllm", ""), ("vllm", "0.9"), ("tgi", "")])
+
+
 def test_defaults_of_others_and_refusals() -> None:
     entry = load_accelerator("l4")
     assert read_engine("tgi").default_batched(entry, 80, 1) == 4096
