@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import select
 import socket
@@ -18,6 +19,8 @@ from typing import Any
 HOST = "127.0.0.1"
 LONGEST_WAIT_S = 10.0
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # <asm-generic/socket.h>
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction of classic BPF: return 0 bytes of every packet
 
 
 class Do(Enum):
@@ -105,11 +108,13 @@ class ScriptedUpstream:
     calls: list[Call] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # paths of GETs
     connections: int = 0
+    idle_s: float | None = None  # closes a connection that has been idle for so long
 
     def __post_init__(self) -> None:
         self.release = threading.Event()
         self._closed = False
         self._fillers: list[socket.socket] = []
+        self._peers: set[socket.socket] = set()
         self.list_models(*self.models)
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._listener = socket.create_server((self.host, self.port), family=family, backlog=self.backlog)
@@ -150,6 +155,15 @@ class ScriptedUpstream:
         for filler in self._fillers:
             filler.close()
 
+    def vanish(self) -> None:
+        """As a host that has lost its power: what comes in is dropped, unacknowledged, and nothing goes out."""
+        program = ctypes.create_string_buffer(DROP_ALL)
+        for one in (self._listener, *self._peers):
+            one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+
+    def return_to_life(self) -> None:
+        self._listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
     def refuse(self) -> None:
         """From now on connections to the port are refused."""
         self._closed = True
@@ -177,6 +191,8 @@ class ScriptedUpstream:
             if self.tls:
                 peer = self.tls.wrap_socket(peer, server_side=True)
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer.settimeout(self.idle_s)
+            self._peers.add(peer)
             while request := read_request(peer):
                 path = request[0].split(" ", 2)[1]
                 if request[0].startswith("GET"):
@@ -187,6 +203,7 @@ class ScriptedUpstream:
                 self.calls.append(call)
                 if not self._perform(peer, self.script_of(call)):
                     break
+        self._peers.discard(peer)
         if call is not None:
             call.gone_s = time.monotonic()
 
