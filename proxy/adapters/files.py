@@ -294,9 +294,10 @@ def load_reference(folder: Path, plan: CapacityPlan, prompt: int, output: int, s
 def _lookup(folder: Path) -> tuple[Path, Path]:
     """(lookup.yaml, root that config paths are relative to)."""
     for below in ("examples/configs/database", "database", ""):
-        path = folder / below / "lookup.yaml"
+        path = (folder / below / "lookup.yaml").resolve()
         if path.is_file():
-            return path, folder.resolve()
+            inside = path.parent.parts[-3:] == ("examples", "configs", "database")
+            return path, path.parents[3] if inside else folder.resolve()
     raise PlanError(f"{folder}: no lookup.yaml here nor under examples/configs/database")
 
 

@@ -25,13 +25,13 @@ LOG_PATTERNS: dict[str, tuple[str, ...]] = {
         rf"reserved for KV Cache is {NUMBER} ?GiB",
         rf"Allocated {NUMBER} GiB for max tokens in paged KV cache",
         rf"SWAKVPool mem usage: {NUMBER} GB",
-        rf"KV Cache is allocated\..*?KV size: {NUMBER} GB",
+        rf"KV Cache is allocated\..{{0,200}}?KV size: {NUMBER} GB",
         rf"available KV cache memory when calculating max tokens: {NUMBER} GiB",
     ),
     "kv_tokens": (
         rf"GPU KV cache size: {NUMBER} tokens",
         rf"max tokens in paged KV cache \({NUMBER}\)",
-        rf"SWAKVPool .*full size: {NUMBER}",
+        rf"SWAKVPool .{{0,200}}full size: {NUMBER}",
         rf"#tokens: {NUMBER}",
         rf"max_total_num_tokens={NUMBER}",
         rf"Setting max batch total tokens to {NUMBER}",
@@ -41,7 +41,7 @@ LOG_PATTERNS: dict[str, tuple[str, ...]] = {
     "block_tokens": (rf"KV-cache blocks: [0-9]+, size: {NUMBER}",),
     "weights_gib": (
         rf"(?:Loading model weights took|Model loading took) {NUMBER} Gi?B",
-        rf"Load weight end\..*mem usage={NUMBER} GB",
+        rf"Load weight end\..{{0,300}}?mem usage={NUMBER} GB",
     ),
     "total_gib": (
         rf"total_gpu_memory \({NUMBER}GiB\)",
@@ -60,11 +60,13 @@ LOG_PATTERNS: dict[str, tuple[str, ...]] = {
     "free_gib": (rf"available: {NUMBER} GiB",),
     "context_tokens": (rf"Maximum concurrency for {NUMBER} tokens per request",),
 }
-SPLIT_KV = re.compile(rf"KV Cache is allocated\..*?K size: {NUMBER} GB, V size: {NUMBER} GB")
-STATE_POOL = re.compile(rf"Mamba Cache is allocated\..*?conv_state size: {NUMBER} ?GB, ssm_state size: {NUMBER} ?GB")
-CELLS = re.compile(rf"llama_kv_cache\w*: size = +{NUMBER} MiB \( *([0-9]+) cells")
-OLD_CELLS = re.compile(rf"KV self size += +{NUMBER} MiB")
-CUDA_BUFFER = re.compile(rf"(?:CUDA|ROCm|Vulkan|Metal)[0-9]* model buffer size = +{NUMBER} MiB")
+SPLIT_KV = re.compile(rf"KV Cache is allocated\..{{0,200}}?K size: {NUMBER} GB, V size: {NUMBER} GB")
+STATE_POOL = re.compile(
+    rf"Mamba Cache is allocated\..{{0,200}}?conv_state size: {NUMBER} ?GB, ssm_state size: {NUMBER} ?GB"
+)
+CELLS = re.compile(rf"llama_kv_cache\w{{0,40}}: size = {{1,20}}{NUMBER} MiB \( {{0,20}}([0-9]+) cells")
+OLD_CELLS = re.compile(rf"KV self size {{1,20}}= {{1,20}}{NUMBER} MiB")
+CUDA_BUFFER = re.compile(rf"(?:CUDA|ROCm|Vulkan|Metal)[0-9]{{0,3}} model buffer size = {{1,20}}{NUMBER} MiB")
 CACHE_CONFIG = re.compile(r"^(?:vllm|sglang)[:_]cache_config_info\{(.*)\}", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 GAUGES: dict[str, tuple[str, ...]] = {
@@ -143,7 +145,9 @@ def read_metrics(text: str) -> Observation:
     found: dict[str, float] = {}
     for name, gauges in GAUGES.items():
         for gauge in gauges:
-            match = re.search(rf"^{re.escape(gauge)}(?:\{{[^}}]*\}})? ([0-9.e+]+)", text[:TEXT_MAX], re.MULTILINE)
+            match = re.search(
+                rf"^{re.escape(gauge)}(?:\{{[^}}\n]{{0,2000}}\}})? ([0-9.e+]+)", text[:TEXT_MAX], re.MULTILINE
+            )
             if match:
                 found[name] = float(match[1])
                 break

@@ -134,6 +134,36 @@ def test_reference_configurations(capsys: Capture, tmp_path: Path) -> None:
     assert "no entry for" in output(capsys, *BASE, "--trtllm-configs", str(tmp_path))
 
 
+@pytest.mark.parametrize("below", ["", "examples/configs/database"])
+def test_a_checkout_of_reference_configurations(capsys: Capture, tmp_path: Path, below: str) -> None:
+    """As upstream lays them out: paths from the checkout's root, some entries without an architecture."""
+    folder = tmp_path / "examples" / "configs" / "database"
+    (folder / "H100").mkdir(parents=True)
+    entry = "- {model: %s, gpu: H100_SXM, isl: 1024, osl: 1024, concurrency: %d, num_gpus: 1, config_path: %s}\n"
+    path = "examples/configs/database/H100/1k1k_tp1_conc%d.yaml"
+    lines = [entry % ("nvidia/Meta-Llama-3.1-8B", seats, path % seats) for seats in (4, 64)]
+    (folder / "lookup.yaml").write_text("".join([*lines, entry % ("other", 8, path % 8)]))
+    (folder / "H100" / "1k1k_tp1_conc64.yaml").write_text("max_batch_size: 64\nkv_cache_config: {dtype: fp8}\n")
+    found = document(capsys, *BASE, "--trtllm-configs", str(tmp_path / below))["reference"]
+    assert (found["matched_by"], found["concurrency"], found["max_batch_size"]) == ("name", 64, 64)
+    assert "check both" in found["disagreement"]
+
+
+def test_an_unknown_model_is_planned_with_a_note_or_refused(capsys: Capture, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    new = PLAIN | {"architectures": ["NovaForCausalLM"], "model_type": "nova"}
+    file.write_text(json.dumps(new))
+    mine = ("--model", str(file), "--accelerator", "h100")
+    assert document(capsys, *mine)["notes"][0].startswith("unknown model type 'NovaForCausalLM'")
+    for more in ((), ("--explain",)):
+        assert "note: unknown model type 'NovaForCausalLM': planned as a plain decoder" in output(capsys, *mine, *more)
+    file.write_text(json.dumps(new | {"kv_rank": 4}))
+    with pytest.raises(CommandError, match=r"'kv_rank' may change the KV cache.*--kv-bytes-per-token"):
+        run(*mine)
+    given = document(capsys, *mine, "--kv-bytes-per-token", "4096")
+    assert (given["kv_bytes_per_token_per_rank"], given["notes"]) == (4096, [])
+
+
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.html", b"<!doctype html>")])
 def test_plots(capsys: Capture, tmp_path: Path, name: str, start: bytes) -> None:
     output(capsys, *BASE, "--plot", str(tmp_path / name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -220,3 +221,14 @@ def test_an_engine_that_tells_elsewhere() -> None:
     assert observe_engine(scrape, 7, None).tokens == 1600
     with pytest.raises(PlanError, match="no KV cache size found"):
         observe_engine("", None, 4096)
+
+
+HOSTILE = ["KV Cache is allocated. ", "Load weight end. ", "SWAKVPool ", "Mamba Cache is allocated. ", "llama_kv_cache"]
+
+
+@pytest.mark.parametrize("piece", [*HOSTILE, "trtllm_kv_cache_max_blocks{\n", "KV self size  ", "9,", "\n"])
+def test_a_log_that_repeats_half_a_line_is_read_in_linear_time(piece: str) -> None:
+    started = time.process_time()
+    with pytest.raises(PlanError, match="no KV cache size found"):
+        observe(piece * (2**20 // len(piece)))
+    assert time.process_time() - started < 5  # 0.3 s; hours when a pattern looks ahead without bound
