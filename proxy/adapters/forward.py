@@ -18,12 +18,14 @@ from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay, Sink
 from proxy.adapters.upstream_pool import KnownAnswer, UpstreamConnection
 from proxy.types import Failure, Outcome, Phase, Refuse, Ticket, Usage
+from proxy.wire.answer import is_sized
 from proxy.wire.errors import BadAnswer
 from proxy.wire.headers import forward_head
 from proxy.wire.usage import StreamEnd, StreamTail, usage_of
 
 # A stream that has sent its finish mark and then stays open is ended after this long.
 LINGER_S = 0.7
+CHATTER_S = 2.0  # or this long after its last event, however many comments follow
 STALE_S = 1.0  # a dead connection says so within a round trip; one lost later was lost at work, which is not repeated
 HELD_ANSWER_MAX_BYTES = 64 * 1024
 EVENT_STREAM = [(b"content-type", b"text/event-stream")]
@@ -190,7 +192,7 @@ class Exchange:
         """Send the held head with the first bytes: from here on there is no second try. False: it cannot be sent."""
         inbound = self.inbound
         now = self.relay.gate.clock()
-        if not inbound.complete or (self.sink.http10 and not self._is_sized()):
+        if not inbound.complete or (self.sink.http10 and (self.early or not is_sized(self.answer_headers))):
             inbound.keep_alive = False  # the rest of its body is not wanted, or its end ends the answer
         try:
             head, facts = self.relay.writer.head(
@@ -210,9 +212,6 @@ class Exchange:
             self.sink.begin(head, facts.chunked, first)
         return True
 
-    def _is_sized(self) -> bool:
-        return not self.early and any(name.lower() == b"content-length" for name, _ in self.answer_headers)
-
     def _extra(self) -> bytes:
         """The header lines that are ours."""
         inbound = self.inbound
@@ -224,7 +223,8 @@ class Exchange:
 
     def answer_end(self) -> None:
         self.connection = None
-        if self.held is not None or (not self.begun and not self._begin(b"")):
+        empty = not self.begun and self.inbound.streaming and self.status == 200 and self._must_finish()
+        if self.held is not None or empty or (not self.begun and not self._begin(b"")):
             self._failed(Failure.RESET if self.held is None else Failure.SHED)
             return
         end = self.tail.verdict(self.inbound.route, self.streamed)
@@ -299,7 +299,8 @@ class Exchange:
         quiet_s = now - self.last_read_s
         if self.paused or not self.inbound.complete:
             return
-        if self.streamed and quiet_s > min(LINGER_S, caps.itl_s) and self.events:
+        lingers = quiet_s > min(LINGER_S, caps.itl_s) or now - self.last_token_s > CHATTER_S
+        if self.streamed and lingers and self.events:
             end = self.tail.verdict(self.inbound.route, True)
             if end.finished and self._must_finish() and self.tail.closed(self.inbound.route):
                 self._drop_connection()

@@ -225,8 +225,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.close_delimited = not self.chunked_or_sized and self.status not in (204, 304)
 
     def on_message_complete(self) -> None:
-        if self.in_head:
+        if self.in_head:  # what is interim counts with the head that follows: a flood of it has a bound, too
+            head_bytes = self.head_bytes
             self._reset()
+            self.head_bytes = head_bytes
             return
         self.complete = True
         self.keep_alive = self.parser.should_keep_alive()

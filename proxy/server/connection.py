@@ -101,7 +101,9 @@ class ClientConnection(RequestReader):
         except httptools.HttpParserCallbackError as error:
             self.pending_row = BY_OUTCOME[Outcome.INTERNAL_ERROR]
             self.listener.failed("connection", error)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade:
+            self.inbox[-1].keep_alive = False  # it is refused, and what follows is not HTTP: one answer, then the end
+        except httptools.HttpParserError:
             self.pending_row = BY_CODE["malformed_request"]
         alone = fresh and len(self.inbox) == 1 and self.parsing is None and self.pending_row is None
         first = self.inbox[0] if alone else None

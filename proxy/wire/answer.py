@@ -2,7 +2,8 @@
 
 Hop-by-hop headers end here (RFC 9110 section 7.6.1) and the framing is written anew: Content-Length where the upstream
 gave a valid one, else chunked for clients that know it, else the end of the connection. A header whose value holds
-control bytes is dropped whole. Names that this proxy sets itself always win over the upstream's.
+control bytes is dropped whole. Names that this proxy sets itself always win over the upstream's. An event stream gets
+no Content-Length: an error event may have to follow, or its end may come early.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ _USUAL_LINES = {(status, phrase): b"HTTP/1.1 %d %b\r\n" % (status, phrase) for s
 _BODILESS = frozenset({204, 304})
 
 # What a name means for us; everything else passes.
-_PASS, _DROP, _CONNECTION, _LENGTH, _TYPE, _ENCODING, _RETRY = range(7)
+_PASS, _DROP, _CONNECTION, _LENGTH, _TYPE, _ENCODING, _RETRY, _CODING = range(8)
 _KINDS = {
     b"connection": _CONNECTION,
     b"content-length": _LENGTH,
     b"content-type": _TYPE,
     b"content-encoding": _ENCODING,
     b"retry-after": _RETRY,
+    b"transfer-encoding": _CODING,
 } | dict.fromkeys(
-    b"keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade alt-svc "
+    b"keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer upgrade alt-svc "
     b"x-request-id request-id".split(),
     _DROP,
 )
@@ -87,6 +89,9 @@ class AnswerWriter:
             lines.append(header)
         if listed:
             lines = _unlisted(lines, listed)
+        if facts.event_stream and facts.content_length is not None:
+            lines = [(name, value) for name, value in lines if name.lower() != b"content-length"]
+            facts.content_length = None
         facts.chunked = chunked and facts.content_length is None and not bodiless and status not in _BODILESS
         framing = b"transfer-encoding: chunked\r\n" if facts.chunked else b""
         return _start_line(status, reason) + _join(lines) + framing + extra + b"\r\n", facts
@@ -99,6 +104,12 @@ class AnswerWriter:
         if len(self._spellings) < SPELLINGS_MAX and len(name) <= SPELLING_BYTES_MAX:
             self._spellings[name] = kind
         return kind
+
+
+def is_sized(headers: Headers) -> bool:
+    """Whether the head written for these says where the body ends."""
+    names = {name.lower(): value for name, value in headers}
+    return b"content-length" in names and names.get(b"content-type", b"")[:17].lower() != b"text/event-stream"
 
 
 def _read(kind: int, facts: AnswerFacts, value: bytes) -> bool:
@@ -118,6 +129,10 @@ def _read(kind: int, facts: AnswerFacts, value: bytes) -> bool:
         facts.content_length = int(digits)
     elif kind == _ENCODING:
         facts.encoded = value.strip(b" \t").lower() not in (b"identity", b"")
+    elif kind == _CODING:
+        if value.strip(b" \t").lower() not in (b"chunked", b"identity"):
+            raise BadAnswer("the upstream sent a transfer coding that was not asked for")
+        return False
     else:
         digits = value.strip(b" \t")
         if digits.isdigit() and len(digits) < 10:

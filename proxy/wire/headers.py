@@ -79,11 +79,15 @@ def _text(name: str, value: bytes) -> str:
     return text
 
 
+_HOST_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"  # RFC 3986 3.2.2
+
+
 def _host(facts: HeadFacts, value: bytes) -> bool:
     if facts.host is not None:
         raise invalid_header("host", "must appear once")
-    if not (value.isascii() and value.decode().isprintable()):
+    if value.translate(None, _HOST_BYTES):
         _text("host", value)
+        raise invalid_header("host", "must be a host name or an address, with a port or without")
     facts.host = value
     return False
 

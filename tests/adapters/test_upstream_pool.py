@@ -94,6 +94,7 @@ STREAM = (200, b"OK")
         pytest.param([STREAM_HEAD + chunk(b"a") + b"0\r\nx: y\r\n\r\n"], [STREAM, b"a", "end"], True, id="trailer"),
         pytest.param([b"HTTP/1.1 204 Gone\r\n\r\n"], [(204, b"Gone"), "end"], True, id="204"),
         pytest.param([b"HTTP/1.1 100 Go\r\n\r\n" + said(b"a")], [OK, b"a", "end"], True, id="after 100"),
+        pytest.param([b"HTTP/1.1 102 On\r\n\r\n" * 4000], ["lost: answer head too large"], False, id="only interim"),
         pytest.param([b"HTTP/1.1 103 Hint\r\nx: 1\r\n\r\n", said(b"a")], [OK, b"a", "end"], True, id="after 103"),
         pytest.param([said(b"a", lines=b"Connection: close\r\n")], [OK, b"a", "end"], False, id="close"),
         pytest.param([said(b"a").replace(b"1.1", b"1.0", 1)], [OK, b"a", "end"], False, id="HTTP/1.0"),

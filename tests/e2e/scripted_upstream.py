@@ -108,6 +108,7 @@ class ScriptedUpstream:
     calls: list[Call] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # paths of GETs
     connections: int = 0
+    early: Script = ()  # performed as soon as the head of a POST has come, before its body
     idle_s: float | None = None  # closes a connection that has been idle for so long
 
     def __post_init__(self) -> None:
@@ -193,12 +194,15 @@ class ScriptedUpstream:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer.settimeout(self.idle_s)
             self._peers.add(peer)
-            while request := read_request(peer):
+            while request := read_request(peer, lambda: bool(self.early)):
                 path = request[0].split(" ", 2)[1]
                 if request[0].startswith("GET"):
                     self.asked.append(path)
                     peer.sendall(self.pages.get(path, answer("{}", 404)))
                     continue
+                if self.early:
+                    self._perform(peer, self.early)
+                    break
                 call = Call(number, *request, time.monotonic(), reused=call is not None)
                 self.calls.append(call)
                 if not self._perform(peer, self.script_of(call)):
@@ -235,8 +239,9 @@ def gone_before(peer: socket.socket, release: threading.Event) -> bool:
     return False
 
 
-def read_request(peer: socket.socket) -> tuple[str, bytes] | None:
-    """Head and body as they came; a chunked body is left in its chunks. None at the end."""
+def read_request(peer: socket.socket, early: Callable[[], bool] = bool) -> tuple[str, bytes] | None:
+    """Head and body as they came; a chunked body is left in its chunks, and is not waited for if the answer is `early`.
+    None at the end."""
     data = bytearray()
     while b"\r\n\r\n" not in data:
         if not (piece := peer.recv(65536)):
@@ -245,7 +250,7 @@ def read_request(peer: socket.socket) -> tuple[str, bytes] | None:
     head, _, body = bytes(data).partition(b"\r\n\r\n")
     text = head.decode("latin-1")
     lines = dict(line.lower().split(": ", 1) for line in text.split("\r\n")[1:])
-    length = int(lines.get("content-length", 0))
+    length = 0 if early() else int(lines.get("content-length", 0))
     chunked = "transfer-encoding" in lines
     while len(body) < length or (chunked and not body.endswith(LAST_CHUNK)):
         if not (piece := peer.recv(65536)):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.wire.answer import RETRY_AFTER_S_MAX, SPELLINGS_MAX, AnswerFacts, AnswerWriter
+from proxy.wire.answer import RETRY_AFTER_S_MAX, SPELLINGS_MAX, AnswerFacts, AnswerWriter, is_sized
 from proxy.wire.errors import BadAnswer
 
 Pairs = list[tuple[bytes, bytes]]
@@ -82,11 +82,21 @@ def test_facts(name: bytes, value: bytes, attribute: str, expected: object) -> N
         (600, []),
         (200, [(b"content-length", b"-1")]),
         (200, [(b"content-length", b"1"), (b"content-length", b"2")]),
+        (200, [(b"transfer-encoding", b"gzip, chunked")]),
+        (200, [(b"Transfer-Encoding", b"xchunked")]),
     ],
 )
 def test_what_cannot_be_passed_on(status: int, headers: Pairs) -> None:
     with pytest.raises(BadAnswer):
         write(*headers, status=status)
+
+
+def test_an_event_stream_has_no_length_of_its_own() -> None:
+    """An error event may have to follow what came, and a stream that is over may not have filled its length."""
+    stream, length = (b"content-type", b"text/event-stream"), (b"Content-Length", b"100")
+    lines, facts = write(stream, length)
+    assert (any(line.lower().startswith(b"content-length") for line in lines), facts.chunked) == (False, True)
+    assert [is_sized(headers) for headers in ([stream, length], [length], [stream], [])] == [False, True, False, False]
 
 
 def test_equal_lengths_become_one() -> None:
