@@ -100,22 +100,38 @@ READ = words(
     mamba_dt_rank mamba_ssm_cache_dtype mamba_ssm_dtype block_configs cross_attention_layers multi_query_attention
     attention_k_eq_v attn_output_gate decoder_sparse_step interleave_moe_layer_step n_shared_experts num_shared_experts
     shared_expert_intermediate_size moe_shared_expert_intermediate_size share_expert_dim n_groups state_size attn_config
-    indexer_types
+    indexer_types global_attn_every_n_layers
     """
 )
 HARMLESS = re.compile(
-    r"use_cache|cache_implementation|(?:attention|attn)(?:_probs)?_(?:bias|dropout|dropout_rate|dropout_prob|pdrop"
+    r"use_cache\w*|cache_implementation|_?(?:attention|attn)(?:_probs)?_(?:bias|dropout|dropout_rate|dropout_prob|pdrop"
     r"|implementation|multiplier|softmax_in_fp32|scale|scaling|temperature_tuning|norm|logit_softcapping|out_bias"
-    r"|value_scale|in_multiplier|out_multiplier|scale_theta|types)|_attn_implementation(?:_internal|_autoset)?"
-    r"|(?:use_)?flash_attn\w*|use_flash_attention\w*|attn_scale|attn_temperature_tuning|scale_attn\w*|attn_dropout\w*"
-    r"|attention_dropout\w*|output_(?:hidden_states|attentions)|query_pre_attn_scalar|pre_attn\w*|post_attention\w*"
-    r"|add_cross_attention|cross_attention_hidden_size|chunk_size_feed_forward|pooler\w*|pad_\w*|\w*token_index"
-    r"|\w*shared_expert\w*|\w*_loss\w*|router_\w*|moe_\w*|ep_size|tie_\w*|share_input_output_embed\w*"
-    r"|attention_qkv_bias|(?:use_)?qkv_bias|add_qkv_bias|attn_logit_softcapping|attn_soft_cap|use_attn_bias|no_bias"
-    r"|attention_lora_alpha|is_encoder_decoder|use_shared\w*|rope_\w*|rotary_\w*|no_rope\w*|linear_bias|mlp_\w*"
-    r"|gradient_checkpointing\w*|enable_moe_block|swa_num_attention_heads|\w*rope\w*|\w*_theta|is_causal_attention|attention_type|attn_type|attention_function|clip_qkv"
-    r"|use_qk_norm|qk_norm|layernorm_\w*|image_\w*|vision_\w*|audio_\w*|video_\w*|mm_\w*|mtp_\w*|num_nextn\w*"
+    r"|value_scale|in_multiplier|out_multiplier|scale_theta|types|type|function|qkv_bias|rotary_emb|soft_cap)"
+    r"|_attn_implementation\w*|(?:use_)?flash_attn\w*|use_flash_attention\w*|scale_(?:attn|attention)\w*|attn_scale"
+    r"|output_(?:hidden_states|attentions)|query_pre_attn_scalar|pre_attn\w*|post_attention\w*|is_causal_attention"
+    r"|add_cross_attention|cross_attention_hidden_size|chunk_size(?:_feed_forward)?|pool(?:er|_type)\w*|pad_\w*"
+    r"|\w*token_index|ignored_index|\w*shared_expert\w*|shared_(?:intermediate_size|moe_mode)|\w*_loss\w*|router_\w*"
+    r"|moe_\w*|enable_moe_block|tie_\w*|share_(?:input_output\w*|q_dim)|use_shared\w*|\w*embedding_sharing|\w*qkv\w*"
+    r"|use_attn_bias|use_bidirectional_attention|use_logn_attn|parallel_attn\w*|use_parallel_\w*|\w*sink\w*"
+    r"|layernorm_\w*|reorder_and_upcast_attn|relative_attention\w*|pre_allocate_kv_cache|swa_num_attention_heads"
+    r"|is_encoder_decoder|\w*rope\w*|\w*_theta|rotary_\w*|linear_bias|(?:linear|full)_attn_alpha_factor"
+    r"|activation_sparsity\w*|mamba_(?:chunk_size|conv_bias|proj_bias|hidden_act|rms_norm|norm_before_gate|use_mlp|d_ssm)"
+    r"|ssm_(?:in_|out_)?multipliers?|use_(?:mamba_kernels|conv_bias)|conv_(?:bias|dim|dim_out|use_xavier_init)"
+    r"|block_(?:size|auto|dim|ff|mlp|multiple|norm|out|use)\w*|compression_ratio|mlp_\w*|mtp_\w*|num_nextn\w*"
+    r"|gradient_checkpointing\w*|image_\w*|vision_\w*|audio_\w*|video_\w*|mm_\w*"
 )
+REMEDY = "which is not modelled: give --kv-bytes-per-token (KV bytes of one GPU / tokens, from the engine's log)"
+KV_HEADS = (
+    "num_kv_heads",
+    "n_head_kv",
+    "multi_query_group_num",
+    "num_attention_groups",
+    "multi_query",
+    "block_configs",
+)
+PLAIN = frozenset(
+    {"num_attention_heads", "num_kv_heads", "n_head_kv", "kv_channels", "attention_head_dim", "use_sliding_window"}
+) | frozenset(key for key in READ if "expert" in key or key in ("decoder_sparse_step", "interleave_moe_layer_step"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +167,6 @@ def standing(top: Fields, model: Fields, nested: bool) -> Standing:
             " head has its own keys and values)"
         )
     return Standing(False, f"{label}: {_planned_as(model)}")
-
-
-REMEDY = "which is not modelled: give --kv-bytes-per-token (KV bytes of one GPU / tokens, from the engine's log)"
-KV_HEADS = (
-    "num_kv_heads",
-    "n_head_kv",
-    "multi_query_group_num",
-    "num_attention_groups",
-    "multi_query",
-    "block_configs",
-)
 
 
 def first_architecture(fields: Fields) -> str:
@@ -216,8 +221,3 @@ def _planned_as(model: Fields) -> str:
         "planned as a plain decoder with grouped-query attention because it has only the usual keys; check"
         " num_key_value_heads, head_dim and the engine's log"
     )
-
-
-PLAIN = frozenset(
-    {"num_attention_heads", "num_kv_heads", "n_head_kv", "kv_channels", "attention_head_dim", "use_sliding_window"}
-) | frozenset(key for key in READ if "expert" in key or key in ("decoder_sparse_step", "interleave_moe_layer_step"))

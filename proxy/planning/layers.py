@@ -45,6 +45,7 @@ NAMED_KINDS: dict[str, Kind] = {
     "mlp": Kind.NONE,
 }
 GLOBAL_EVERY = {"gemma2": 2, "gpt_oss": 2, "gemma3": 6, "cohere2": 4, "exaone4": 4, "olmo3": 4}  # where no key says it
+EVERY_KEYS = ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
 STATE_ONLY = frozenset({"mamba", "mamba2", "falcon_mamba"})
 PATTERN_LETTERS: dict[str, Kind] = {"*": Kind.FULL, "M": Kind.RECURRENT, "-": Kind.NONE, "E": Kind.NONE}
 # Keys that change what a layer keeps in a way that is not modelled here: refusing beats guessing.
@@ -187,7 +188,7 @@ def _by_window(model: Fields, layers: int) -> list[Kind]:
     pattern = model.find("sliding_window_pattern")[1]
     if isinstance(pattern, str):
         return _by_letters(model, pattern, layers)
-    every = model.optional_integer("sliding_window_pattern", "_sliding_window_pattern")
+    every = model.optional_integer(*EVERY_KEYS)
     if every is None:
         every = GLOBAL_EVERY.get(family.removesuffix("_text"))
     if every is not None:

@@ -29,6 +29,12 @@ CHOSEN_KEYS = (
 PLAIN_ACTIVATIONS = frozenset({"relu", "relu2", "gelu", "gelu_new", "gelu_fast"})
 PLAIN_FAMILIES = frozenset({"starcoder2", "gpt2", "opt", "falcon", "phi", "bloom", "t5", "whisper", "bart"})
 TIED_FAMILIES = ("gemma", "cohere", "gpt2", "t5", "bart", "whisper", "bloom", "opt")  # where the key defaults to true
+SHARED_KEYS = (
+    "moe_shared_expert_intermediate_size",
+    "shared_expert_intermediate_size",
+    "share_expert_dim",
+    "shared_intermediate_size",
+)
 HALF_BYTES = Fraction(2)
 
 
@@ -167,9 +173,7 @@ def _feed_forward(model: Fields, hidden: int, kinds: list[str]) -> tuple[int, in
 
 
 def _shared_width(model: Fields, expert_width: int) -> int:
-    explicit = model.optional_integer(
-        "moe_shared_expert_intermediate_size", "shared_expert_intermediate_size", "share_expert_dim", low=0
-    )
+    explicit = model.optional_integer(*SHARED_KEYS, low=0)
     if explicit is not None:
         return explicit
     if model.text("model_type").startswith("llama4"):

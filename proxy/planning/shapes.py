@@ -119,7 +119,7 @@ def read_shape(
     if not groups and state is None:
         raise PlanError(f"{model.source}: no layer keeps a cache; is this a generative decoder?")
     hidden = hidden_width(model) if model.has(*HIDDEN_KEYS) else 0
-    vocabulary = model.integer("vocab_size", low=0, high=2**26, default=0)
+    vocabulary = model.integer("vocab_size", "padded_vocab_size", low=0, high=2**26, default=0)
     countable = hidden and vocabulary and (model.has(*HEAD_KEYS) or not groups)
     tower, uncounted = read_tower(model)
     if uncounted:

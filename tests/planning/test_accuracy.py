@@ -3,7 +3,7 @@
 `printed_figures.csv` is the table that the formulas were built with: of the coefficients only vLLM's sampler peak comes
 from its rows (those of split `fit`, together). `held_out_figures.csv` was gathered afterwards from public start-up logs
 and measured before anything was changed (stage 3: median 1.9 %, p90 26.5 %; with vision towers counted, NVLink buffers
-and the A100's own defaults: 1.6 % and 4.4 %). Level C: the log leaves out a flag that decides the budget.
+and the A100's own defaults: 1.6 % and 4.1 %). Level C: the log leaves out a flag that decides the budget.
 """
 
 from __future__ import annotations

@@ -104,6 +104,30 @@ def test_an_unknown_variant_is_refused_by_key_and_remedy(changes: dict[str, Any]
         assert read_shape(unknown() | changes, cache_given=True).layers == 8
 
 
+# Keys of public configurations whose names speak of the cache and that leave it alone.
+REAL_KEYS = words(
+    """
+    attention_bias attention_multiplier query_pre_attn_scalar attn_logit_softcapping cache_implementation
+    mamba_chunk_size mamba_conv_bias mamba_proj_bias shared_intermediate_size use_mamba_kernels use_conv_bias
+    chunk_size attn_rotary_emb attention_in_multiplier ssm_out_multiplier ssm_multipliers mamba_d_ssm mamba_rms_norm
+    block_ff_dim block_norm_eps block_multiple_of conv_bias conv_dim layernorm_linear_attention_alpha
+    shared_moe_mode linear_attn_alpha_factor block_size pool_type compression_ratio ignored_index
+    use_flash_attention attention_probs_dropout_prob use_qkv_bias clip_qkv scale_attn_weights
+    scale_attention_softmax_in_fp32 pre_allocate_kv_cache parallel_attn skip_bias_add_qkv interleaved_qkv
+    use_logn_attn attn_implementation parallel_attn_mlp_res use_parallel_block use_embedding_sharing
+    reorder_and_upcast_attn add_swa_attention_sink_bias attention_value_scale share_q_dim share_expert_dim
+    mtp_use_dedicated_embeddings attn_output_gate activation_sparsity_pattern use_bidirectional_attention
+    relative_attention_num_buckets share_input_output_layers image_token_index chunk_size_feed_forward
+    """
+)
+
+
+@pytest.mark.parametrize("key", sorted(REAL_KEYS))
+def test_keys_that_leave_the_cache_alone_say_nothing(key: str) -> None:
+    number = key in READ | {"shared_intermediate_size"} and "gate" not in key
+    assert read_shape(config(**{key: 2 if number else True})).notes == ()
+
+
 def test_a_new_key_of_a_known_model_is_noted() -> None:
     assert read_shape(config(kv_squeeze=2)).notes == (
         "config.json: kv_squeeze not read here; check the bytes per token against the engine's log",

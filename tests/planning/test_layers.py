@@ -26,6 +26,8 @@ def kinds(layers: int, **config: Any) -> str:
         ({"sliding_window": 64, "sliding_window_pattern": 2}, "sFsF"),
         ({"sliding_window": 64, "model_type": "gemma3_text"}, "ssss"),
         ({"sliding_window": 64, "model_type": "gemma2"}, "sFsF"),
+        ({"sliding_window": 64, "global_attn_every_n_layers": 2}, "sFsF"),
+        ({"sliding_window": 64, "sliding_window_pattern": "LLG"}, "ssFs"),
         ({"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 8}, "sFsF"),
         ({"layers_block_type": ["mamba", "moe", "attention", "mlp"]}, "r-F-"),
         ({"hybrid_override_pattern": "M*-E"}, "rF--"),
