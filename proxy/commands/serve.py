@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +50,31 @@ def declare(commands: Commands) -> None:
     add_engine_options(parser.add_argument_group("embedded simulated engine"))
 
 
+def tell(text: str) -> None:
+    """One line on standard output, for whoever reads it: a full disk or a closed pipe keeps no service from starting.
+
+    Nothing stays buffered, which the end of the process would fail to write again.
+    """
+    try:
+        fd = sys.stdout.fileno()
+    except OSError:  # no file: a test reads it
+        say(text)
+        return
+    with suppress(OSError):
+        os.write(fd, f"{text}\n".encode())
+
+
 def run(arguments: Namespace) -> int:
     overrides = overrides_of(arguments)
     settings = settings_from(arguments.config, overrides)
     if arguments.follow_stdin:
         threading.Thread(target=end_with_stdin, name="follow-stdin", daemon=True).start()
     if settings.upstreams:
-        say(f"penstock {__version__}: {len(settings.upstreams)} upstream(s), configuration {settings.hash()}")
+        tell(f"penstock {__version__}: {len(settings.upstreams)} upstream(s), configuration {settings.hash()}")
         return _serve(arguments, overrides, settings, embedded=False)
     if arguments.config is not None:
         raise CommandError(NO_UPSTREAM.format(arguments.config), code=WRONG_USE)
-    say(EMBEDDED.format(version=__version__, profile=arguments.profile))
+    tell(EMBEDDED.format(version=__version__, profile=arguments.profile))
     model = engine_profile(arguments.profile).model
     options = [f"--{name}={getattr(arguments, name)}" for name in ("profile", "speed", "seed")]
     with Child(["simulate", "--port=0", *options]) as child:
@@ -92,9 +107,9 @@ def _serve(arguments: Namespace, overrides: dict[str, Any], settings: Settings, 
         return found
 
     def announce(public_url: str, admin_url: str) -> None:
-        say(f"public  {public_url}")
-        say(f"admin   {admin_url}")
-        say("try it: " + curl_line(readable(public_url), settings))
+        tell(f"public  {public_url}")
+        tell(f"admin   {admin_url}")
+        tell("try it: " + curl_line(readable(public_url), settings))
 
     try:
         return serve(

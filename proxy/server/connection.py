@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, cast
 
 import httptools
@@ -22,11 +23,13 @@ from proxy.adapters.repeats import MISSES_MAX
 from proxy.server import deadlines
 from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, render, stream_error
 from proxy.server.intake import HEAD_MAX_BYTES, Intake, Rejected, head_fault
-from proxy.server.reading import RequestReader
+from proxy.server.reading import Crowded, RequestReader
 from proxy.types import Outcome, Phase, Refuse
 
 WRITE_HIGH_BYTES = 1 << 18
 PIPELINE_MAX_BYTES = 1 << 20
+PIPELINE_MAX = 64  # requests, with the one that runs; beyond it nothing more is read
+CROWDED = replace(BY_CODE["malformed_request"], message="Too many requests were sent at once on one connection.")
 DISCARD_S = 2.0  # a refused upload is read on for this long, so that its client sees the answer and no reset
 JOIN_MAX_BYTES = 1 << 16
 
@@ -99,8 +102,7 @@ class ClientConnection(RequestReader):
         except httptools.HttpParserInvalidMethodError:
             self.pending_row = BY_CODE["not_implemented"]
         except httptools.HttpParserCallbackError as error:
-            self.pending_row = BY_OUTCOME[Outcome.INTERNAL_ERROR]
-            self.listener.failed("connection", error)
+            self._callback_failed(error)
         except httptools.HttpParserUpgrade:
             self.inbox[-1].keep_alive = False  # it is refused, and what follows is not HTTP: one answer, then the end
         except httptools.HttpParserError:
@@ -111,8 +113,20 @@ class ClientConnection(RequestReader):
         if first is not None and first.checked and self.misses < MISSES_MAX:
             self.known = first.remember(data, self.listener.intake)
             self.misses += 1
-        if len(self.inbox) > 1 and sum(inbound.body_bytes for inbound in self.inbox) > PIPELINE_MAX_BYTES:
+        waiting = len(self.inbox)
+        if waiting > 1 and (
+            waiting > PIPELINE_MAX or sum(inbound.body_bytes for inbound in self.inbox) > PIPELINE_MAX_BYTES
+        ):
             self.set_reading(False)
+
+    def _callback_failed(self, error: httptools.HttpParserCallbackError) -> None:
+        """Too many requests at once, or a fault of ours; either ends the connection after what came before."""
+        if isinstance(error.__context__, Crowded):
+            self.parsing = self.inbox.pop()
+            self.pending_row = CROWDED
+            return
+        self.pending_row = BY_OUTCOME[Outcome.INTERNAL_ERROR]
+        self.listener.failed("connection", error)
 
     def _again(self, known: KnownHead, data: bytes) -> bool:
         """Serve one whole request whose head has come before. False: llhttp has to read it."""

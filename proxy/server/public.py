@@ -76,6 +76,7 @@ class Listener:
             self.config.host,
             self.config.port,
             ssl=self.config.tls,
+            ssl_handshake_timeout=self.config.head_timeout_s if self.config.tls else None,
             backlog=BACKLOG,
             reuse_port=self.config.reuse_port or None,
         )

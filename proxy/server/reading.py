@@ -14,6 +14,12 @@ from proxy.adapters.inbound import Inbound
 from proxy.server.intake import Rejected
 from proxy.wire.errors import BadRequest
 
+PIPELINED_MAX = 1000  # requests of one connection, with the one that runs
+
+
+class Crowded(Exception):  # noqa: N818 - the client's doing
+    """More requests were sent at once than one connection may have waiting."""
+
 
 class Clocked(Protocol):
     """What a reader needs of its listener."""
@@ -62,6 +68,8 @@ class RequestReader(asyncio.Protocol):
         inbound.keep_alive = self.parser.should_keep_alive() and not self.listener.draining
         inbound.head_bytes, self.head_bytes = self.head_bytes, 0
         self.inbox.append(inbound)
+        if len(self.inbox) > PIPELINED_MAX:
+            raise Crowded
 
     def on_body(self, piece: bytes) -> None:
         inbound = self.parsing

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -188,9 +188,10 @@ class ScriptedUpstream:
 
     def _serve(self, peer: socket.socket, number: int) -> None:
         call: Call | None = None
-        with suppress(OSError), peer:
+        with suppress(OSError), ExitStack() as stack:
+            stack.enter_context(peer)
             if self.tls:
-                peer = self.tls.wrap_socket(peer, server_side=True)
+                peer = stack.enter_context(self.tls.wrap_socket(peer, server_side=True))
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer.settimeout(self.idle_s)
             self._peers.add(peer)

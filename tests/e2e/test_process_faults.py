@@ -148,6 +148,29 @@ def test_p08_with_nobody_reading_its_log_every_request_is_served(engine: Scripte
         proxy.stop()
 
 
+@pytest.mark.parametrize("how", ["disk full", "nobody left to read"])
+def test_p08_what_cannot_be_logged_is_counted_and_every_request_is_served(
+    engine: ScriptedUpstream, tmp_path: Path, how: str
+) -> None:
+    if how == "disk full":
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    engine.reset()
+    proxy = ProxyProcess(tmp_path, settings(upstream("one", engine.url, "m")), stdout=output)
+    os.close(output)
+    try:
+        proxy.wait_alive("/ready")
+        for _ in range(20):
+            assert is_served(proxy)
+        assert_clean(proxy)
+        wait_for(lambda: proxy.metric("penstock_log_lines_dropped_total") >= 20, "the lines are counted")
+        assert proxy.stop() == 0
+    finally:
+        proxy.stop()
+
+
 def test_p09_p10_a_siege_of_the_admin_listener_leaves_the_public_one_alone(proxy: ProxyProcess) -> None:
     scrape = bare("GET /metrics HTTP/1.1", host="Host: localhost")
     lines = ("Authorization: Bearer wrong-token-of-it", "Content-Length: 0")

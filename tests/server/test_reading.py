@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from proxy.adapters.inbound import KnownHead
 from proxy.adapters.repeats import MISSES_MAX
 from proxy.adapters.upstream_pool import KnownAnswer
-from proxy.server.connection import ClientConnection
+from proxy.server.connection import PIPELINE_MAX, ClientConnection
+from proxy.server.reading import PIPELINED_MAX
 from tests.adapters.shell import CHAT, ScriptedPool, Shell, chunk, said
 from tests.server.edge import Client, Edge, post
 
+HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
 DATE = re.compile(rb"date: [^\r]*\r\n")
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2}}}'
 REQUESTS = (
@@ -132,6 +134,11 @@ def test_a_head_known_by_its_bytes_changes_nothing(acts: list[Act]) -> None:
     assert play(acts, knows=True) == play(acts, knows=False)
 
 
+def test_an_answer_known_by_its_head_has_the_length_of_its_own_body() -> None:
+    acts: list[Act] = [("ask", 0, 0), ("answer", 0, 0), ("ask", 4, 0), ("answer", 1, 0)]
+    assert play(acts, knows=True) == play(acts, knows=False)
+
+
 @pytest.mark.parametrize("request_at", range(len(REQUESTS)))
 @pytest.mark.parametrize("answer_at", range(len(ANSWERS)))
 def test_nor_does_it_the_second_and_third_time(request_at: int, answer_at: int) -> None:
@@ -179,3 +186,17 @@ def test_what_has_changed_since_is_judged_anew(monkeypatch: pytest.MonkeyPatch, 
     assert hits(monkeypatch, lambda: client.send(post(b"no json"))) == 0
     assert client.statuses() == [400, 503 if change == "drain" else 400]
     assert client.transport.ended is (change != "reload")
+
+
+def test_a_connection_may_have_so_many_requests_waiting_and_no_more() -> None:
+    """What a client sends while an answer is due is kept, so its number is bounded: the rest of the read is refused."""
+    edge = Edge()
+    client = edge.client(post(), HEALTH * (PIPELINE_MAX - 1))
+    assert client.transport.held == []
+    client.send(HEALTH)
+    assert client.transport.held == [False], "nothing more is read"
+    client.send(HEALTH * PIPELINED_MAX)
+    assert len(client.connection.inbox) == PIPELINED_MAX
+    edge.shell.answer(said())
+    assert client.statuses() == [200] * PIPELINED_MAX + [400]
+    assert (client.transport.eof, edge.errors) == (True, [])
