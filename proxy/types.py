@@ -212,3 +212,6 @@ class Decisions:
     dispatches: list[Dispatch] = field(default_factory=list)
     refusals: list[Refuse] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+
+
+NOTHING = Decisions()  # of every event that decides nothing: nobody may add to it

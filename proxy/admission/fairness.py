@@ -189,9 +189,19 @@ class FairQueue:
 
     def passed(self, tenant: str, weight: float, cost: float, now: float) -> None:
         """A ticket comes and goes while nobody waits: `push`, `charge` and `left` in one, with the same accounts."""
-        flow = self._touch(tenant, weight)
+        flow = self._flows.get(tenant)
+        if flow is None or flow.weight != weight:
+            flow = self._touch(tenant, weight)
+        else:
+            self._flows.move_to_end(tenant)
         debt, floor = flow.debt, self._served.debt
-        flow.debt = _add(debt if debt > floor else floor, cost / flow.weight, now / self._half_life_s)
+        if debt < floor:
+            debt = floor
+        scale = now / self._half_life_s
+        if scale - debt > NEGLIGIBLE or cost <= 0:
+            flow.debt = _add(debt, cost / weight, scale)
+        else:  # as `_add` does
+            flow.debt = debt + log2(1.0 + cost / weight * 2.0 ** (scale - debt))
         self._served = flow
 
     def correct(self, tenant: str, cost: float, charged_s: float) -> None:
@@ -200,7 +210,7 @@ class FairQueue:
         if flow is None:
             return
         flow.debt = _add(flow.debt, cost / flow.weight, charged_s / self._half_life_s)
-        if cost < 0:
+        if cost < 0 and flow.waiting:
             for lane_key, line in flow.lines.items():
                 if line.place is not Place.PARKED:
                     self._rank(lane_key, line, line.place)

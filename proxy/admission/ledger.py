@@ -12,7 +12,6 @@ sums, so that reserve, progress and release cost O(1) and the test walks the ban
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
 
@@ -33,20 +32,28 @@ class Size(NamedTuple):
     output: int
 
 
-@dataclass(slots=True)
 class _Entry:
-    tenant: str
-    estimate: int  # prompt tokens before correction
-    prompt: int
-    output_cap: int | None
-    generated: int
-    remaining: int
-    band: int
+    """One booked request. `estimate`: prompt tokens before correction."""
+
+    __slots__ = ("band", "estimate", "generated", "output_cap", "prompt", "remaining", "tenant")
+
+    def __init__(self, tenant: str, estimate: int, prompt: int, output_cap: int | None, remaining: int) -> None:
+        self.tenant, self.estimate, self.prompt, self.output_cap = tenant, estimate, prompt, output_cap
+        self.generated, self.remaining = 0, remaining
+        self.band = _band_of(remaining)
 
 
 def _band(remaining: int) -> int:
     """0 holds the longest."""
     return BANDS - 1 - min(int(log(remaining + 1) / log(BAND_RATIO)), BANDS - 1)
+
+
+_LONG = 16_384
+_BANDS = bytes(map(_band, range(_LONG)))  # a logarithm for each request would cost more than all other booking
+
+
+def _band_of(remaining: int) -> int:
+    return _BANDS[remaining] if remaining < _LONG else _band(remaining)
 
 
 class Ledger:
@@ -62,6 +69,7 @@ class Ledger:
         self._held = [0] * BANDS
         self._remaining = [0] * BANDS
         self._held_tokens = 0
+        self._remaining_tokens = 0
         self._peak_tokens: int | None = 0
         self._growth = 1.0  # share of the expected growth that counts
         self._scale = 1.0
@@ -124,9 +132,11 @@ class Ledger:
         """Expected tokens of a request. One decision asks several times, so the last answer is kept."""
         asked = (tenant, prompt_tokens, output_cap)
         if asked != self._sized:
-            prompt = self.prompts.tokens(prompt_tokens)
-            output = self.lengths.remaining(tenant, 0, output_cap)
-            self._size = Size(prompt, round(prompt * (1 - self.prompts.cached_share)), output)
+            prompts = self.prompts
+            prompt = round(prompt_tokens * prompts.ratio)
+            cached_share = prompts.cached_share
+            uncached = round(prompt * (1 - cached_share)) if cached_share else prompt
+            self._size = Size(prompt, uncached, self.lengths.remaining(tenant, 0, output_cap))
             self._sized = asked
         return self._size
 
@@ -136,12 +146,10 @@ class Ledger:
             return True
         prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
         room = min(self._factor, 1.0) * self.capacity_tokens
-        most = (
-            self._held_tokens + prompt + self._growth * (sum(self._remaining) + remaining)
-        )  # k R_k <= R_1 + ... + R_k
+        most = self._held_tokens + prompt + self._growth * (self._remaining_tokens + remaining)  # k R_k <= sum of R
         if most * self._scale <= room:
             return True
-        candidate = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
+        candidate = _Entry(tenant, prompt_tokens, prompt, output_cap, remaining)
         before = self._peak_tokens
         self._book(candidate, 1)
         peak = self._peak()
@@ -157,8 +165,7 @@ class Ledger:
         if ticket_id in self._entries:
             raise ValueError(f"ticket {ticket_id} is already reserved")
         prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
-        entry = _Entry(tenant, prompt_tokens, prompt, output_cap, 0, remaining, _band(remaining))
-        self._entries[ticket_id] = entry
+        entry = self._entries[ticket_id] = _Entry(tenant, prompt_tokens, prompt, output_cap, remaining)
         self._mean_prompt.add(prompt)
         self._book(entry, 1)
         return prompt + remaining
@@ -169,7 +176,7 @@ class Ledger:
         self._book(entry, -1)
         entry.generated = max(entry.generated, generated)
         entry.remaining = self.lengths.remaining(entry.tenant, entry.generated, entry.output_cap)
-        entry.band = _band(entry.remaining)
+        entry.band = _band_of(entry.remaining)
         self._book(entry, 1)
 
     def release(self, ticket_id: int, usage: Usage | None) -> None:
@@ -191,6 +198,7 @@ class Ledger:
         entries = self._entries.values()
         assert self._held_tokens == sum(entry.prompt + entry.generated for entry in entries), "held tokens add up"
         assert sum(self._remaining) == sum(entry.remaining for entry in entries), "expected tokens add up"
+        assert self._remaining_tokens == sum(self._remaining), "in bands and in all"
         assert sum(self._count) == len(entries), "each entry is in one band"
         assert all(entry.prompt >= 0 <= entry.remaining for entry in entries), "no promise is negative"
 
@@ -226,11 +234,12 @@ class Ledger:
         return prompt, remaining
 
     def _book(self, entry: _Entry, sign: int) -> None:
-        held = entry.prompt + entry.generated
-        self._count[entry.band] += sign
-        self._held[entry.band] += sign * held
-        self._remaining[entry.band] += sign * entry.remaining
-        self._held_tokens += sign * held
+        band, held, remaining = entry.band, sign * (entry.prompt + entry.generated), sign * entry.remaining
+        self._count[band] += sign
+        self._held[band] += held
+        self._remaining[band] += remaining
+        self._held_tokens += held
+        self._remaining_tokens += remaining
         self._peak_tokens = None
 
     def _peak(self) -> int:

@@ -33,44 +33,51 @@ OUTPUT_MIN = 16.0
 
 
 class _History:
-    """The last outputs, kept sorted, with suffix sums made on demand."""
+    """The last outputs. Adding one is cheap; they are sorted, with suffix sums, when somebody asks for more than the
+    mean of those that are not empty."""
 
-    __slots__ = ("_order", "_sorted", "_suffix", "_total")
+    __slots__ = ("_empty", "_order", "_ranked", "_total")
 
     def __init__(self) -> None:
         self._order: deque[int] = deque()
-        self._sorted: list[int] = []
-        self._total = 0
-        self._suffix: list[int] | None = None  # _suffix[i]: sum of the i longest
+        self._total = self._empty = 0
+        self._ranked: tuple[list[int], list[int]] | None = None  # sorted; and the sums of the i longest
 
     def __len__(self) -> int:
         return len(self._order)
 
     def add(self, output_tokens: int) -> None:
-        if len(self._order) == WINDOW:
-            oldest = self._order.popleft()
-            self._total -= oldest
-            del self._sorted[bisect_left(self._sorted, oldest)]
-        self._order.append(output_tokens)
+        order = self._order
+        order.append(output_tokens)
         self._total += output_tokens
-        insort(self._sorted, output_tokens)
-        self._suffix = None
+        self._ranked = None
+        if not output_tokens:
+            self._empty += 1
+        if len(order) > WINDOW:
+            oldest = order.popleft()
+            self._total -= oldest
+            if not oldest:
+                self._empty -= 1
 
     def remaining(self, generated: int) -> float | None:
-        if self._sorted and generated < self._sorted[0]:
-            return self._total / len(self._sorted) - generated
-        longer = len(self._sorted) - bisect_right(self._sorted, generated)
-        if longer == 0:
-            return None
-        if self._suffix is None:
-            self._suffix = list(accumulate(reversed(self._sorted), initial=0))
-        return self._suffix[longer] / longer - generated
+        order = self._order
+        if not generated and not self._empty:
+            return self._total / len(order) if order else None
+        ranked, sums = self._ranked or self._rank()
+        longer = len(ranked) - bisect_right(ranked, generated)
+        return sums[longer] / longer - generated if longer else None
 
     def variation(self) -> float:
-        mean = sum(self._sorted) / len(self._sorted)
+        ranked, _ = self._ranked or self._rank()
+        mean = self._total / len(ranked)
         if mean == 0:
             return 0.0
-        return sqrt(sum((value - mean) ** 2 for value in self._sorted) / len(self._sorted)) / mean
+        return sqrt(sum((value - mean) ** 2 for value in ranked) / len(ranked)) / mean
+
+    def _rank(self) -> tuple[list[int], list[int]]:
+        ranked = sorted(self._order)
+        self._ranked = ranked, list(accumulate(reversed(ranked), initial=0))
+        return self._ranked
 
 
 class DriftingMean:
@@ -79,17 +86,18 @@ class DriftingMean:
     With y = ln(value), its slow mean and deviation s: z = clip((y - mean) / s, -2, 2) is averaged with gain 0.1. That
     average has a standard error of s sqrt(0.1 / 1.9), and beyond 3.5 of these the last values are all that counts: an
     exponential control chart (Roberts 1959). A shift of one s is believed after a dozen values and one of two s after
-    five, a single outlier of any size never.
+    five, a single outlier of any size never. Values are taken in when the mean is asked for: many come between.
     """
 
-    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_square", "mean")
+    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square")
     CHART_GAIN, CHART_MAX = 0.1, 0.8
     YOUNG = 20
     LAST = 5
+    NEW_MAX = 512
     SPREAD_MIN = 0.1  # of the logarithm: constant lengths have some, too
 
     def __init__(self, mean: float, gain: float, count: int = 0) -> None:
-        self.mean = mean
+        self._mean = mean
         self._gain = gain
         self._count = count
         self._log = log(max(mean, 1.0))
@@ -97,20 +105,41 @@ class DriftingMean:
         self._chart = 0.0
         self._last: deque[float] = deque(maxlen=self.LAST)
 
+        self._new: list[float] = []
+
     def add(self, value: float) -> None:
-        self._count += 1
-        gain, level = max(self._gain, 1 / self._count), log(max(value, 1.0))
-        off = level - self._log
-        self.mean += gain * (value - self.mean)
-        self._log += gain * off
-        self._square += gain * (off**2 - self._square)
-        self._last.append(value)
-        score = off / max(sqrt(self._square), self.SPREAD_MIN)
-        self._chart += self.CHART_GAIN * (min(max(score, -2.0), 2.0) - self._chart)
-        if self._count >= self.YOUNG and abs(self._chart) > self.CHART_MAX:
-            self.mean = sum(self._last) / len(self._last)
-            self._log = sum(log(max(one, 1.0)) for one in self._last) / len(self._last)
-            self._count, self._chart = self.LAST, 0.0
+        self._new.append(value)
+        if len(self._new) > self.NEW_MAX:
+            self._take_in()
+
+    @property
+    def mean(self) -> float:
+        if self._new:
+            self._take_in()
+        return self._mean
+
+    def _take_in(self) -> None:
+        """All new values in one go, in local names: at thousands of requests a second this loop is felt."""
+        new, self._new = self._new, []
+        count, mean, middle, square, chart, last = (
+            self._count, self._mean, self._log, self._square, self._chart, self._last,
+        )  # fmt: skip
+        steady, least, most = 1 / self._gain, self.SPREAD_MIN**2, self.CHART_MAX
+        for value in new:
+            count += 1
+            gain = self._gain if count >= steady else 1 / count
+            off = (log(value) if value > 1.0 else 0.0) - middle
+            mean += gain * (value - mean)
+            middle += gain * off
+            square += gain * (off * off - square)
+            last.append(value)
+            score = off / sqrt(square if square > least else least)
+            chart += self.CHART_GAIN * ((score if -2.0 < score < 2.0 else 2.0 if score > 0.0 else -2.0) - chart)
+            if (chart > most or chart < -most) and count >= self.YOUNG:
+                mean = sum(last) / len(last)
+                middle = sum(log(max(one, 1.0)) for one in last) / len(last)
+                count, chart = self.LAST, 0.0
+        self._count, self._mean, self._log, self._square, self._chart = count, mean, middle, square, chart
 
 
 class LengthPredictor:
@@ -132,7 +161,10 @@ class LengthPredictor:
             expected = max(PRIOR / 8, generated / 2)
         if self._cohort is not None and len(self._cohort) < FEW:
             expected = max(expected, PRIOR - generated)
-        return int(expected) if cap is None else max(0, min(int(expected), cap - generated))
+        tokens = int(expected)
+        if cap is None or tokens <= cap - generated:
+            return tokens
+        return cap - generated if cap > generated else 0
 
     def ended(self, tenant: str, output_tokens: int) -> None:
         """A request ended by itself after `output_tokens`."""
@@ -141,7 +173,8 @@ class LengthPredictor:
             history = self._tenants[tenant] = _History()
             if len(self._tenants) > TENANTS_MAX:
                 self._tenants.popitem(last=False)
-        self._tenants.move_to_end(tenant)
+        else:
+            self._tenants.move_to_end(tenant)
         history.add(output_tokens)
         self._all.add(output_tokens)
         if self._cohort is not None:
@@ -191,8 +224,10 @@ class PromptCorrection:
         if estimate <= 0 or actual <= 0:
             return
         self._learn_ratio(estimate, actual)
-        self._finished += 1
-        self._cached += max(self.GAIN, 1 / self._finished) * (min(cached / actual, 1.0) - self._cached)
+        self._finished = finished = self._finished + 1
+        if cached or self._cached:
+            gain = self.GAIN if finished * self.GAIN >= 1.0 else 1 / finished
+            self._cached += gain * (min(cached / actual, 1.0) - self._cached)
 
     def counted(self, estimate: int, actual: int, at_least: bool) -> None:
         """One prompt that the engine counted and refused. `at_least`: it has more, which may only raise the ratio."""
@@ -200,9 +235,15 @@ class PromptCorrection:
             self._learn_ratio(estimate, actual)
 
     def _learn_ratio(self, estimate: int, actual: int) -> None:
-        self._seen += 1
-        self._ratio += max(self.GAIN, 1 / self._seen) * (min(max(actual / estimate, 0.1), 10.0) - self._ratio)
-        self.ratio = min(max(self._ratio, 0.25), 4.0)
+        """Without `min` and `max`: each request learns, and a call costs as much as the rest."""
+        self._seen = seen = self._seen + 1
+        found = actual / estimate
+        if not 0.1 <= found <= 10.0:
+            found = 0.1 if found < 0.1 else 10.0
+        ratio = self._ratio
+        ratio += (self.GAIN if seen * self.GAIN >= 1.0 else 1 / seen) * (found - ratio)
+        self._ratio = ratio
+        self.ratio = ratio if 0.25 <= ratio <= 4.0 else 0.25 if ratio < 0.25 else 4.0
 
     @property
     def cached_share(self) -> float:

@@ -95,6 +95,7 @@ class AdmissionQueue:
         self.fair = [FairQueue() for _ in classes]
         self._standing = [_Standing() for _ in classes]
         self._aged: dict[tuple[str, int], EntryHeap] = {}
+        self._allowed = [(-1, -inf, 0) for _ in classes]  # by class: for which limit, until when, how many seats
         self._mean_cost = 0.0
         self._unpromoted = 0  # dispatches since the last promotion
         self.promoted = 0
@@ -105,9 +106,14 @@ class AdmissionQueue:
         index = entry.ticket.class_index
         self.waiting += 1
         self.fair[index].push(entry, weight)
-        self._standing[index].active_s = now
+        self._arrived(self._standing[index], now)
         if index > 0:
             self._aged.setdefault((entry.lane, index), EntryHeap()).push(entry.aged_s, entry)
+
+    def _arrived(self, own: _Standing, now: float) -> None:
+        if now - own.active_s > ACTIVE_S:  # it was not active: those below may fill less from now on
+            self._allowed = [(-1, -inf, 0) for _ in self.classes]
+        own.active_s = now
 
     def remove(self, entry: Entry) -> None:
         """A ticket stops waiting, for whatever reason. Once per entry."""
@@ -149,6 +155,8 @@ class AdmissionQueue:
         """A ticket is dispatched while nobody waits: `push`, `served` and `remove` in one, with the same accounts."""
         index = ticket.class_index
         own = self._standing[index]
+        if now - own.active_s > ACTIVE_S:
+            self._arrived(own, now)
         own.active_s = now
         self.fair[index].passed(ticket.tenant, weight, cost, now)
         self._average(own, cost)
@@ -158,16 +166,27 @@ class AdmissionQueue:
 
     def correct(self, ticket: Ticket, cost: float, owed: bool) -> None:
         """A dispatched ticket has cost this much more (negative: less) than charged."""
-        fair, own = self.fair[ticket.class_index], self._standing[ticket.class_index]
+        fair = self.fair[ticket.class_index]
         fair.correct(ticket.tenant, cost, ticket.dispatched_s)
-        self._accrue(cost)
+        if self.waiting:
+            self._accrue(cost)
         if owed:
+            own = self._standing[ticket.class_index]
             own.lag -= cost
             if not fair.waiting:
                 own.lag = min(0.0, own.lag)  # who does not wait is owed nothing
 
     def seats(self, band: int, limit: int, now: float) -> int:
-        """How many of `limit` seats this class may fill."""
+        """How many of `limit` seats this class may fill. The answer is kept while the same classes are active."""
+        known_limit, until_s, known = self._allowed[band]
+        if known_limit == limit and now <= until_s:
+            return known
+        allowed = self._seats(band, limit, now)
+        ends = [one.active_s + ACTIVE_S for one in self._standing[:band] if now - one.active_s <= ACTIVE_S]
+        self._allowed[band] = limit, min(ends, default=inf), allowed
+        return allowed
+
+    def _seats(self, band: int, limit: int, now: float) -> int:
         allowed = limit
         above: float | None = None
         for index, config in enumerate(self.classes[: band + 1]):
@@ -195,14 +214,14 @@ class AdmissionQueue:
         return min(self._standing[index].mean_cost or self._mean_cost, QUANTUM_MEANS_MAX * self._mean_cost)
 
     def _average(self, own: _Standing, cost: float) -> None:
-        own.mean_cost += (cost - own.mean_cost) * (MEAN_GAIN if own.mean_cost else 1.0)
-        self._mean_cost += (cost - self._mean_cost) * (MEAN_GAIN if self._mean_cost else 1.0)
+        mean = own.mean_cost
+        own.mean_cost = mean + (cost - mean) * MEAN_GAIN if mean else cost
+        mean = self._mean_cost
+        self._mean_cost = mean + (cost - mean) * MEAN_GAIN if mean else cost
 
     def _accrue(self, cost: float) -> None:
         """Service was given: every class that waits is owed its floor of it. A correction takes back what was owed for
         too high a guess, and makes no debt: before lengths are known guesses are ten times too high."""
-        if not self.waiting:
-            return
         for index, (config, standing) in enumerate(zip(self.classes, self._standing, strict=True)):
             if config.floor and self.fair[index].waiting:
                 most = LAG_MEAN_COSTS_MAX * self._quantum(index)

@@ -40,7 +40,7 @@ class Bucket:
 class Tenant:
     """One tenant's holdings."""
 
-    __slots__ = ("body_bytes", "config", "in_flight", "queued", "queued_in", "requests", "tokens")
+    __slots__ = ("body_bytes", "config", "in_flight", "metered", "queued", "queued_in", "requests", "tokens")
 
     def __init__(self, config: TenantConfig, now: float) -> None:
         self.in_flight = 0
@@ -56,11 +56,7 @@ class Tenant:
         self.config = config
         self.requests = _rebucket(self.requests, config.requests_per_minute, now)
         self.tokens = _rebucket(self.tokens, config.tokens_per_minute, now)
-
-    @property
-    def metered(self) -> bool:
-        """Requests or tokens per minute are bounded."""
-        return self.requests is not None or self.tokens is not None
+        self.metered = self.requests is not None or self.tokens is not None  # requests or tokens a minute are bounded
 
     @property
     def idle(self) -> bool:
@@ -108,6 +104,7 @@ class TenantBook:
     def reconfigure(self, configs: tuple[TenantConfig, ...], queue: QueueConfig, now: float) -> None:
         """New bounds; a tenant that is no longer configured keeps what it holds."""
         self.queue = queue
+        self._least_share = int(queue.tenant_share * queue.max_bytes)  # of the bytes, however many tenants there are
         self._configured = {config.name: config for config in configs}
         for name, tenant in self._tenants.items():
             tenant.configure(self._configured.get(name, TenantConfig(name)), now)
@@ -126,17 +123,17 @@ class TenantBook:
 
     def reserve_bytes(self, name: str, count: int, now: float) -> bool:
         """Count body bytes if they fit: the whole queue's bound, and this tenant's share where there are several."""
-        tenant = self.get(name, now)
+        tenant = self._tenants.get(name) or self.get(name, now)
         whole = self.queue.max_bytes
-        if self.body_bytes + count > whole or tenant.body_bytes + count > (self.share(whole) or whole):
+        held, own = self.body_bytes + count, tenant.body_bytes + count
+        if held > whole or (own > self._least_share and own > (self.share(whole) or whole)):
             return False
-        tenant.body_bytes += count
-        self.body_bytes += count
+        tenant.body_bytes, self.body_bytes = own, held
         return True
 
     def release_bytes(self, name: str, count: int, now: float) -> None:
         """Give body bytes back."""
-        tenant = self.get(name, now)
+        tenant = self._tenants.get(name) or self.get(name, now)
         assert count <= tenant.body_bytes, "bytes are released once"
         tenant.body_bytes -= count
         self.body_bytes -= count

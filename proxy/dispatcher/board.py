@@ -6,7 +6,7 @@ A `Job` is a ticket inside the dispatcher. It waits (it has an entry), runs (it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 
 from proxy.admission.entries import Entry, EntryHeap
@@ -16,6 +16,8 @@ from proxy.dispatcher.config import DispatcherConfig
 from proxy.dispatcher.pool import Lane, Pool, group, lane_key
 from proxy.dispatcher.station import Permit, Station
 from proxy.types import Step, Ticket, TicketState, Usage, Work
+
+NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +32,7 @@ class Job:
     entry: Entry | None = None
     permit: Permit | None = None
     station: Station | None = None
-    excluded: set[str] = field(default_factory=set)  # upstreams that failed it
+    excluded: frozenset[str] = NOBODY  # upstreams that failed it
     tries: int = 0
     stale_tries: int = 0
 

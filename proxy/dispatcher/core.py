@@ -22,7 +22,7 @@ from proxy.dispatcher.desk import Desk
 from proxy.dispatcher.report import take
 from proxy.dispatcher.snapshot import Snapshot
 from proxy.dispatcher.station import Station
-from proxy.dispatcher.verdicts import MAY_LINGER, SILENT, lesson_of, of_ending, of_failure, sample_of, tokens_used
+from proxy.dispatcher.verdicts import GOOD, MAY_LINGER, SILENT, lesson_of, of_ending, of_failure, sample_of, tokens_used
 from proxy.routing.retry import FINAL_OUTCOME, RULES, RetryBudget, may_retry
 from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage, Work
 
@@ -115,16 +115,17 @@ class Dispatcher:
         """
         self._desk.begin(now)
         job, station = self._running(ticket)
-        verdict = of_ending(outcome, status)
         success = outcome is Outcome.SUCCESS
-        linger = station.config.slow_abort and outcome in MAY_LINGER
+        verdict = GOOD if success else of_ending(outcome, status)
+        linger = not success and station.config.slow_abort and outcome in MAY_LINGER
         if job.tenant.metered:
             job.tenant.charge(0.0, sum(tokens_used(ticket, usage)) - job.quota_tokens)
         lesson = lesson_of(ticket, usage) if success else None
         permit = self._board.stop(job, lesson, station.cost_of(ticket, usage), now, linger)
         if success:
-            sample = sample_of(ticket, permit.ahead_tokens, usage, now, last_token_s)
-            self._desk.step(station.observe(permit, sample, now))
+            step = station.observe(permit, sample_of(ticket, permit.ahead_tokens, usage, now, last_token_s), now)
+            if step is not None:
+                self._desk.step(step)
         self._board.end(job)
         self._desk.judge(station, ticket, verdict, now)
         self._desk.pump_station(station, now)
@@ -144,7 +145,7 @@ class Dispatcher:
         job.tries += 1
         job.stale_tries += failure is Failure.STALE
         if RULES[failure].elsewhere:
-            job.excluded.add(station.name)
+            job.excluded |= {station.name}
         verdict = of_failure(failure)
         self._desk.judge(station, ticket, verdict, now)
         if self._may_retry(job, failure, now):

@@ -15,7 +15,7 @@ from proxy.dispatcher.station import Station
 from proxy.dispatcher.verdicts import Verdict
 from proxy.routing.balance import Policy
 from proxy.routing.breaker import BreakerState
-from proxy.types import Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, Work
+from proxy.types import NOTHING, Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, Work
 
 REMEMBERED = 50  # limit changes and refusals kept for operators
 
@@ -31,18 +31,25 @@ class Desk:
         self.refusals: deque[RefusalRecord] = deque(maxlen=REMEMBERED)
         self._rng = rng
         self._checks = checks
-        self._decisions = Decisions()
+        self._made: Decisions | None = None
 
     def begin(self, now: float) -> None:
         """An event comes in."""
         self.now = now
-        self._decisions = Decisions()
+        self._made = None
 
     def end(self) -> Decisions:
         """The event has been dealt with."""
         if self._checks:
             self.board.check()
-        return self._decisions
+        return self._made or NOTHING
+
+    @property
+    def _decisions(self) -> Decisions:
+        """Of the event at hand; most events decide nothing."""
+        if self._made is None:
+            self._made = Decisions()
+        return self._made
 
     # -- decisions
 
@@ -93,9 +100,10 @@ class Desk:
 
     def judge(self, station: Station, ticket: Ticket, verdict: Verdict, now: float) -> None:
         """What an ending tells about its upstream."""
-        if verdict.overload is not None:
-            self.step(station.overloaded(verdict.overload, now))
-        if not station.upstream.judge(ticket.id, verdict.works, now):
+        works, overload = verdict
+        if overload is not None:
+            self.step(station.overloaded(overload, now))
+        if not station.upstream.judge(ticket.id, works, now):
             return
         if station.upstream.breaker.state is BreakerState.CLOSED:
             self.step(station.restart(now))
@@ -115,7 +123,7 @@ class Desk:
         if not lanes:
             return
         pool = lanes[0][0]
-        if not pool.queue.waiting and not pool.unsettled:
+        if not (pool.queue.waiting or pool.unsettled):
             return
         for _, lane in lanes:
             if lane.sleepers and not station.elephants:
@@ -129,7 +137,7 @@ class Desk:
 
     # -- what the pump asks and tells
 
-    def excluded(self, ticket: Ticket) -> set[str]:
+    def excluded(self, ticket: Ticket) -> frozenset[str]:
         return self.board.jobs[ticket.id].excluded
 
     def at_bound(self, ticket: Ticket) -> bool:
@@ -146,7 +154,7 @@ class Desk:
         if station is None:
             return False
         self.board.run_at_once(job, station, now)
-        self._decisions.dispatches.append(Dispatch(job.ticket, station.name))
+        self._made = Decisions([Dispatch(job.ticket, station.config.name)], [], [])
         return True
 
     def dispatch(self, choice: Choice, station: Station, now: float) -> None:

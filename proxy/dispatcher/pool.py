@@ -84,10 +84,10 @@ class Lane:
 
 
 class Rate:
-    """Units per second while tickets wait, averaged over `RATE_MEMORY_S`."""
+    """Units per second while tickets wait, averaged over `RATE_MEMORY_S`. `units` counts those of this tick."""
 
     def __init__(self) -> None:
-        self._units = 0.0
+        self.units = 0.0
         self._mean = 0.0
         self._known_s = 0.0
 
@@ -95,16 +95,13 @@ class Rate:
     def per_s(self) -> float | None:
         return self._mean if self._known_s >= RATE_KNOWN_S and self._mean > 0 else None
 
-    def count(self, units: float) -> None:
-        self._units += units
-
     def tick(self, duration_s: float, backlogged_s: float) -> None:
         """Close a tick; one with tickets waiting for less than half of it measures demand, not the rate."""
         if duration_s > 0 and backlogged_s >= 0.5 * duration_s:
             self._known_s += duration_s
             gain = max(1 - exp(-duration_s / RATE_MEMORY_S), duration_s / self._known_s)
-            self._mean += gain * (self._units / duration_s - self._mean)
-        self._units = 0.0
+            self._mean += gain * (self.units / duration_s - self._mean)
+        self.units = 0.0
 
 
 @dataclass(slots=True)
@@ -139,20 +136,27 @@ class Pool:
     def waits(self, entry: Entry, weight: float, now: float) -> None:
         """A ticket starts to wait."""
         self.queue.push(entry, weight, now)
-        self._count(entry.ticket.tenant, weight, waiting=1)
+        self._use_of(entry.ticket.tenant, weight).waiting += 1
 
     def leaves(self, entry: Entry) -> None:
         """A ticket stops waiting."""
         self.queue.remove(entry)
-        self._count(entry.ticket.tenant, None, waiting=-1)
+        use = self._use[entry.ticket.tenant]
+        use.waiting -= 1
+        if not (use.waiting or use.in_flight):
+            self._forget(entry.ticket.tenant, use)
 
     def runs(self, tenant: str, weight: float) -> None:
         """A tenant got a seat."""
-        self._count(tenant, weight, in_flight=1)
+        use = self._use.get(tenant) or self._use_of(tenant, weight)
+        use.in_flight += 1
 
     def stopped(self, tenant: str) -> None:
         """A tenant gave a seat back: what it was over its bounds with may go."""
-        self._count(tenant, None, in_flight=-1)
+        use = self._use[tenant]
+        use.in_flight -= 1
+        if not (use.in_flight or use.waiting):
+            self._forget(tenant, use)
         if self.queue.waiting:
             for fair in self.queue.fair:
                 fair.wake(tenant)
@@ -160,14 +164,14 @@ class Pool:
     def served(self, choice: Choice, cost: float, now: float) -> None:
         """The chosen ticket, still waiting, is dispatched."""
         self.queue.served(choice, cost, now)
-        self.cost_rate.count(cost)
-        self.drain_rate.count(1.0)
+        self.cost_rate.units += cost
+        self.drain_rate.units += 1.0
 
     def passed(self, ticket: Ticket, weight: float, cost: float, now: float) -> None:
         """A ticket is dispatched while nobody waits."""
         self.queue.passed(ticket, weight, cost, now)
-        self.cost_rate.count(cost)
-        self.drain_rate.count(1.0)
+        self.cost_rate.units += cost
+        self.drain_rate.units += 1.0
 
     def inherit(self, old: list[Pool], class_map: Sequence[int] | None) -> None:
         """Take over debts and rates of the pools whose upstreams come here; `class_map`: new index of each class."""
@@ -216,19 +220,16 @@ class Pool:
         for lane in self.lanes.values():
             self.wake(lane)
 
-    def _count(self, tenant: str, weight: float | None, waiting: int = 0, in_flight: int = 0) -> None:
+    def _use_of(self, tenant: str, weight: float) -> _Use:
         use = self._use.get(tenant)
         if use is None:
-            assert weight is not None, "what a tenant gives back it has got here"
             use = self._use[tenant] = _Use(weight)
             self._active_weight += weight
-        use.waiting += waiting
-        use.in_flight += in_flight
-        if use.waiting == use.in_flight == 0:
-            self._active_weight -= use.weight
-            del self._use[tenant]
-        if not self._use:
-            self._active_weight = 0.0
+        return use
+
+    def _forget(self, tenant: str, use: _Use) -> None:
+        del self._use[tenant]
+        self._active_weight = self._active_weight - use.weight if self._use else 0.0
 
     def __repr__(self) -> str:
         return f"Pool({', '.join(station.name for station in self.stations)}: {self.queue.waiting} waiting)"

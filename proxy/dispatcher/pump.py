@@ -30,7 +30,7 @@ HELPED = (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED)  # blocks that let other
 class Host(Protocol):
     """What the pump asks of the dispatcher and tells it."""
 
-    def excluded(self, ticket: Ticket) -> set[str]: ...
+    def excluded(self, ticket: Ticket) -> frozenset[str]: ...
     def at_bound(self, ticket: Ticket) -> bool: ...
     def dispatch(self, choice: Choice, station: Station, now: float) -> None: ...
     def expired(self, ticket: Ticket, now: float) -> None: ...
@@ -79,19 +79,20 @@ class Pump:
 
     def at_once(self, pool: Pool, lane: Lane, ticket: Ticket, now: float) -> Station | None:
         """The upstream where a newcomer that finds nobody waiting may start without a stay in the queue, if any."""
-        if pool.queue.waiting or lane.reservation is not None or ticket.deadline_s is not None:
+        queue = pool.queue
+        if queue.waiting or lane.reservation is not None or ticket.deadline_s is not None:
             return None
         able: list[Station] = []
         for station in lane.stations:
             station.kept_seats = 0
-            if station.block(ticket, pool.queue.seats(ticket.class_index, station.seats, now), False, now) is None:
+            if station.block(ticket, queue.seats(ticket.class_index, station.seats, now), False, now) is None:
                 able.append(station)
         if not able:
             return None
         if lane.eligible:
             lane.mark(False, now)
-        station = self._best(able, ticket)
-        self._balancer.took(station.name)
+        station = able[0] if len(able) == 1 else self._best(able, ticket)
+        self._balancer.took(station.config.name)
         return station
 
     def place(self, pool: Pool, lane: Lane, choice: Choice, now: float) -> bool:

@@ -55,13 +55,13 @@ class Permit:
 
     ticket: Ticket
     seats: int
-    prompt_tokens: int  # uncached, as counted in the outstanding prefill; 0 for work without prefill
+    prompt_tokens: int  # uncached, as counted in the outstanding prefill while `prefilling`
     ahead_tokens: float  # outstanding prefill when it was dispatched
     cost: float
     owed: bool
     sizer: AdaptiveBatchSizer  # the one that let it in; one that started anew learns nothing from it
-    prefilling: bool = True
-    running: bool = False  # counted among those past their first token
+    prefilling: bool
+    running: bool  # counted among those past their first token
 
 
 def seats_of(ticket: Ticket) -> int:
@@ -81,7 +81,7 @@ class Station:
         self.bound = MemoryBound()
         self.ledger = Ledger(None)
         self.sizer = AdaptiveBatchSizer(config.name, config.limit, config.target, now, config.shared_by)
-        self.seats = self.sizer.seats  # asked for many times per decision, so kept
+        self._refresh()
         self.held_seats: int | None = None  # pinned by the operator
         self.leaving = False  # no longer configured; lives until it is empty
         self.permits: dict[int, Permit] = {}
@@ -145,34 +145,35 @@ class Station:
 
     def cost(self, ticket: Ticket) -> float:
         """Expected engine time of a ticket, in the sizer's unit."""
-        size = self.size(ticket)
-        return self.sizer.service_cost(size.uncached, size.output)
+        _, uncached, output = self.size(ticket)
+        return self._prompt_cost * uncached + self._output_cost * output
 
     def cost_of(self, ticket: Ticket, usage: Usage | None) -> float:
         """What a ticket has cost in the end, as far as is known."""
         if ticket.work is not Work.GENERATE:
             return self.cost(ticket)
         if usage is None:
-            return self.sizer.service_cost(self.size(ticket).uncached, ticket.generated_tokens)
-        return self.sizer.service_cost(max(0, usage.prompt_tokens - usage.cached_tokens), usage.completion_tokens)
+            return self._prompt_cost * self.size(ticket).uncached + self._output_cost * ticket.generated_tokens
+        prompt, output, cached = usage
+        return self._prompt_cost * (prompt - cached if cached < prompt else 0) + self._output_cost * output
 
     def wait_s(self, ticket: Ticket) -> float:
         """Expected time from dispatch to first token; 0 while the prefill rate is unknown."""
-        rate = self.sizer.prefill_rate()
+        rate = self._prefill_rate
         return 0.0 if not rate else (self.prefill_out_tokens + self.size(ticket).uncached) / rate
 
     def block(self, ticket: Ticket, class_seats: int, owed: bool, now: float) -> Block | None:
         """The first reason why the ticket cannot start here now; None: it can."""
         upstream, needed = self.upstream, seats_of(ticket)
-        free = upstream.free_seats(self.seats)
-        if free == 0 or (needed > free and upstream.seats_taken):
+        taken, free = upstream.seats_taken, upstream.free_seats(self.seats)
+        if free == 0 or (needed > free and taken):
             return Block.SEATS
-        if upstream.seats_taken == 0:
+        if taken == 0:
             return None
-        if not owed and upstream.seats_taken + needed > class_seats:
+        if not owed and taken + needed > class_seats:
             self.kept_seats = self.seats - class_seats
             return Block.HELD_BACK
-        if self._stopped(now):
+        if self.telemetry is not None and self._stopped(now):
             return Block.STOPPED
         if ticket.work is not Work.GENERATE:
             return None
@@ -183,12 +184,13 @@ class Station:
 
     def grant(self, ticket: Ticket, cost: float, owed: bool, now: float) -> Permit:
         """Start the ticket here: every count goes up together."""
-        seats = seats_of(ticket)
+        seats, ahead_tokens, uncached = seats_of(ticket), self.prefill_out_tokens, self.size(ticket)[1]
         generates = ticket.work is Work.GENERATE
-        permit = Permit(ticket, seats, self.size(ticket).uncached, self.prefill_out_tokens, cost, owed, self.sizer)
+        visible = generates and ticket.streaming  # its first token tells when its prefill is over
+        permit = Permit(ticket, seats, uncached, ahead_tokens, cost, owed, self.sizer, generates, not visible)
         self.permits[ticket.id] = permit
         self.upstream.take(ticket.id, seats)
-        ticket.upstream, ticket.dispatched_s, ticket.first_token_s = self.name, now, None
+        ticket.upstream, ticket.dispatched_s, ticket.first_token_s = self.config.name, now, None
         ticket.epoch, ticket.cost, ticket.generated_tokens = self.sizer.epoch, cost, 0
         ticket.reserved_tokens = 0.0
         if generates:
@@ -196,21 +198,23 @@ class Station:
             ticket.reserved_tokens = self.ledger.reserve(
                 ticket.id, ticket.tenant, estimate.prompt_tokens, estimate.output_cap
             )
-            self.prefill_out_tokens += permit.prompt_tokens
-            self.elephants += permit.prompt_tokens > ELEPHANT_TOKENS
-        permit.prefilling = generates
-        if not ticket.streaming or not generates:
-            self._run(permit, now)
-        if generates and not ticket.streaming:
-            rate = self.sizer.prefill_rate() or CHUNK_TOKENS / self.config.target.ttft_s
-            heappush(self._prefill_due, (now + self.prefill_out_tokens / rate, ticket.id))
+            self.prefill_out_tokens = outstanding = ahead_tokens + uncached
+            if uncached > ELEPHANT_TOKENS:
+                self.elephants += 1
+            if not visible:
+                heappush(self._prefill_due, (now + outstanding / self._drain_rate, ticket.id))
+        if not visible:
+            self._integrate(now)
+            self._running += seats
         return permit
 
     def first_token(self, permit: Permit, now: float) -> None:
         """The prefill is over."""
         self._prefilled(permit)
         if not permit.running:
-            self._run(permit, now)
+            self._integrate(now)
+            permit.running = True
+            self._running += permit.seats
 
     def observe(self, permit: Permit, sample: Sample, now: float) -> Step | None:
         """A success has been measured."""
@@ -228,7 +232,8 @@ class Station:
     def end(self, permit: Permit, usage: Usage | None, now: float, linger: bool) -> None:
         """The exchange is over: every count goes down together, or later if the engine lingers on it."""
         del self.permits[permit.ticket.id]
-        self._prefilled(permit, done=False)
+        if permit.prefilling:
+            self._prefilled(permit, done=False)
         if linger:
             self.upstream.linger()
             self.aborting[permit.ticket.id] = (permit, now + ABORT_GRACE_S)
@@ -265,7 +270,7 @@ class Station:
             self.ledger.calibrate(telemetry.kv_usage, telemetry.waiting or 0, now)
         steps = self.sizer.tick(self.tick_input(now, reading, queue_share))
         self.ledger.factor = self.sizer.kv_factor
-        self.seats = self.sizer.seats
+        self._refresh()
         self._prefilled_tokens = self._running_integral = 0.0
         self._ticked_s = self._running_at_s = now
         return steps
@@ -348,11 +353,19 @@ class Station:
         self._prompt_max = min((bound for bound in bounds if bound is not None), default=inf)
         self.ledger.capacity_tokens = self.bound.tokens
         self.sizer.set_ceiling(self.bound.seats)
-        self.seats = self.sizer.seats
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """What every decision asks of the sizer, and what changes only with a tick or a step. A cost is linear."""
+        sizer = self.sizer
+        self.seats = sizer.seats
+        self._prefill_rate = sizer.prefill_rate()
+        self._drain_rate = self._prefill_rate or CHUNK_TOKENS / self.config.target.ttft_s
+        self._prompt_cost, self._output_cost = sizer.service_cost(1, 0), sizer.service_cost(0, 1)
 
     def _moved(self, step: Step | None) -> Step | None:
         if step is not None:
-            self.seats = self.sizer.seats
+            self._refresh()
         return step
 
     def _stopped(self, now: float) -> bool:
@@ -369,20 +382,16 @@ class Station:
             return Block.MEMORY
         return None
 
-    def _run(self, permit: Permit, now: float) -> None:
-        self._integrate(now)
-        permit.running = True
-        self._running += permit.seats
-
     def _prefilled(self, permit: Permit, done: bool = True) -> None:
         """Take the prompt out of the outstanding prefill, once."""
         if not permit.prefilling:
             return
-        permit.prefilling = False
-        self.prefill_out_tokens -= permit.prompt_tokens
-        self.elephants -= permit.prompt_tokens > ELEPHANT_TOKENS
+        permit.prefilling, tokens = False, permit.prompt_tokens
+        self.prefill_out_tokens -= tokens
+        if tokens > ELEPHANT_TOKENS:
+            self.elephants -= 1
         if done:
-            self._prefilled_tokens += permit.prompt_tokens
+            self._prefilled_tokens += tokens
 
     def _free(self, permit: Permit, usage: Usage | None, now: float) -> None:
         if permit.running:

@@ -25,13 +25,14 @@ class Verdict(NamedTuple):
 
 
 SILENT = Verdict(None, None)
+GOOD = Verdict(True, None)
 MAY_LINGER = frozenset(
     {Outcome.CLIENT_GONE, Outcome.CLIENT_STALLED, Outcome.UPSTREAM_TIMEOUT, Outcome.DEADLINE_EXCEEDED}
     | {Outcome.SHUTTING_DOWN, Outcome.INTERNAL_ERROR}
 )
 SHED_STATUSES = frozenset({429, 503})
 _ENDINGS = {
-    Outcome.SUCCESS: Verdict(True, None),
+    Outcome.SUCCESS: GOOD,
     Outcome.UPSTREAM_ERROR: Verdict(False, Failure.RESET),
     Outcome.UPSTREAM_TIMEOUT: Verdict(False, Failure.TIMEOUT),
 }
@@ -77,20 +78,19 @@ def sample_of(
     ticket: Ticket, ahead_tokens: float, usage: Usage | None, now: float, last_token_s: float | None
 ) -> Sample:
     """The measurement of a success; its clock starts at dispatch."""
-    prompt_tokens, output_tokens = tokens_used(ticket, usage)
+    cached_tokens = 0
+    if usage is None:
+        prompt_tokens, output_tokens = ticket.estimate.prompt_tokens, ticket.generated_tokens
+    else:
+        prompt_tokens, output_tokens, cached_tokens = usage
+    dispatched_s = ticket.dispatched_s
     first_s = ticket.first_token_s if ticket.streaming else None
-    tpot_s = None
-    if first_s is not None and last_token_s is not None and output_tokens >= 2:
-        tpot_s = (last_token_s - first_s) / (output_tokens - 1)
+    ttft_s = tpot_s = None
+    if first_s is not None:
+        ttft_s = first_s - dispatched_s
+        if last_token_s is not None and output_tokens >= 2:
+            tpot_s = (last_token_s - first_s) / (output_tokens - 1)
     return Sample(
-        work=ticket.work,
-        streaming=ticket.streaming,
-        prompt_tokens=prompt_tokens,
-        cached_tokens=0 if usage is None else usage.cached_tokens,
-        output_tokens=output_tokens,
-        ttft_s=None if first_s is None else first_s - ticket.dispatched_s,
-        tpot_s=tpot_s,
-        duration_s=now - ticket.dispatched_s,
-        epoch=ticket.epoch,
-        prefill_out_tokens=ahead_tokens,
-    )
+        ticket.work, ticket.streaming, prompt_tokens, cached_tokens, output_tokens, ttft_s, tpot_s, now - dispatched_s,
+        ticket.epoch, ahead_tokens,
+    )  # fmt: skip

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 PAUSE_MAX_S = 60.0
 CALM_S = 60.0
@@ -60,6 +61,7 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.reopens_s = 0.0  # when the pause ends, while open
         self._slices: deque[tuple[int, list[int]]] = deque()  # (slice number, [all, bad])
+        self._slice_ends_s = -inf  # of the newest slice
         self._openings = 0
         self._closed_s = 0.0  # when it closed last
 
@@ -71,6 +73,9 @@ class Breaker:
     def result(self, ok: bool, now: float) -> bool:
         """One judged result. True when the state changed."""
         if self.state is BreakerState.CLOSED:
+            if ok and now < self._slice_ends_s:
+                self._slices[-1][1][0] += 1
+                return False
             return self._count(ok, now) and self._move(Event.TRIPPED, now)
         return self._move(Event.GOOD if ok else Event.BAD, now)
 
@@ -81,7 +86,7 @@ class Breaker:
     def reset(self) -> None:
         """Forget everything: the prober says that the upstream has recovered."""
         self.state = BreakerState.CLOSED
-        self._slices.clear()
+        self._forget()
         self._openings = 0
 
     def _count(self, ok: bool, now: float) -> bool:
@@ -91,6 +96,7 @@ class Breaker:
             self._slices.popleft()
         if not self._slices or self._slices[-1][0] < number:
             self._slices.append((number, [0, 0]))
+            self._slice_ends_s = (number + 1) * width_s
         counts = self._slices[-1][1]
         counts[0] += 1
         counts[1] += not ok
@@ -99,6 +105,10 @@ class Breaker:
         total = sum(slice_counts[0] for _, slice_counts in self._slices)
         bad = sum(slice_counts[1] for _, slice_counts in self._slices)
         return total >= self.config.min_requests and bad >= self.config.failure_ratio * total
+
+    def _forget(self) -> None:
+        self._slices.clear()
+        self._slice_ends_s = -inf
 
     def _move(self, event: Event, now: float) -> bool:
         after = TRANSITIONS.get((self.state, event))
@@ -110,9 +120,9 @@ class Breaker:
                 self._openings = 0
             self._openings += 1
             self.reopens_s = now + min(PAUSE_MAX_S, self.config.open_s * 2.0 ** min(self._openings - 1, 10))
-            self._slices.clear()
+            self._forget()
         elif after is BreakerState.CLOSED:
-            self._slices.clear()
+            self._forget()
             self._closed_s = now
         return True
 

@@ -35,9 +35,11 @@ class Upstream:
 
     def free_seats(self, limit: int) -> int:
         """Seats that new work may take now; never negative."""
-        if not self.usable or (self.breaker.state is BreakerState.HALF_OPEN and self._trial is not None):
+        state = self.breaker.state
+        if state is not BreakerState.CLOSED and (state is BreakerState.OPEN or self._trial is not None):
             return 0
-        return max(0, limit - self.seats_taken)
+        free = limit - self.seats_taken
+        return free if free > 0 and self.healthy and not self.draining else 0
 
     def take(self, ticket_id: int, seats: int) -> None:
         """An exchange starts."""
@@ -63,12 +65,13 @@ class Upstream:
 
     def judge(self, ticket_id: int, ok: bool | None, now: float) -> bool:
         """An exchange told whether the upstream works (None: it cannot tell). True when the breaker moved."""
-        trial = ticket_id == self._trial
+        trial = self._trial is not None and ticket_id == self._trial
         if trial:
             self._trial = None
-        if ok is None or (self.breaker.state is not BreakerState.CLOSED and not trial):
+        breaker = self.breaker
+        if ok is None or (breaker.state is not BreakerState.CLOSED and not trial):
             return False
-        return self.breaker.result(ok, now)
+        return breaker.result(ok, now)
 
     def __repr__(self) -> str:
         state = "usable" if self.usable else "unusable"

@@ -32,7 +32,7 @@ def books(world: World) -> list[Any]:
     kept: list[Any] = [board.granted, board.released, board.waiting, sorted(world.running), sorted(world.ended.items())]
     kept += [ticket.upstream for _, ticket in sorted(world.running.items())]
     for pool in board.pools:
-        kept += [pool.cost_rate._units, pool.drain_rate._units, pool._active_weight, pool._use]
+        kept += [pool.cost_rate.units, pool.drain_rate.units, pool._active_weight, pool._use]
         kept += [pool.queue._standing, pool.queue._mean_cost, pool.queue._unpromoted, pool.queue.waiting]
         for fair in pool.queue.fair:
             kept.append(

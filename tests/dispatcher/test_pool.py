@@ -36,17 +36,17 @@ def test_grouping(models: dict[str, tuple[str, ...] | None], pools: list[list[st
 def test_a_rate_is_measured_under_backlog_and_believed_after_a_while() -> None:
     rate = Rate()
     for second in range(9):
-        rate.count(5.0)
+        rate.units += 5.0
         rate.tick(1.0, 1.0)
         assert rate.per_s is None, second
     for _ in range(60):
-        rate.count(900.0)
+        rate.units += 900.0
         rate.tick(1.0, 0.4)  # demand, not capacity
-        rate.count(5.0)
+        rate.units += 5.0
         rate.tick(1.0, 0.6)
     assert rate.per_s == pytest.approx(5.0)
     for _ in range(60):
-        rate.count(10.0)
+        rate.units += 10.0
         rate.tick(1.0, 1.0)
     assert rate.per_s == pytest.approx(10.0, rel=0.05)
 

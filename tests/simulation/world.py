@@ -340,7 +340,7 @@ class World:
                 f"{ticket.id} waits beside {station.name}"
             )
 
-    def _waiting(self) -> Iterator[tuple[Any, set[str], Any]]:
+    def _waiting(self) -> Iterator[tuple[Any, frozenset[str], Any]]:
         for job in self.board.jobs.values():
             if job.entry is not None and job.lane.reservation is None:
                 for station in job.lane.stations:
