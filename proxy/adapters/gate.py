@@ -18,7 +18,7 @@ from proxy.adapters.tasks import FailureTold
 from proxy.adapters.upstream_pool import UpstreamPool
 from proxy.dispatcher import Dispatcher
 from proxy.routing.retry import FINAL_OUTCOME
-from proxy.types import Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
+from proxy.types import NOTHING, Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
 from proxy.wire import prompt_count
 
 TICK_S = 0.5
@@ -137,13 +137,14 @@ class Gate:
         self._perform(decisions)
 
     def _perform(self, decisions: Decisions) -> None:
-        if not (decisions.dispatches or decisions.refusals or decisions.steps):
+        if decisions is NOTHING:
             return
-        self._pending.append(decisions)
         if self._performing:
+            self._pending.append(decisions)
             return
         self._performing = True
         try:
+            self._perform_one(decisions)
             while self._pending:
                 self._perform_one(self._pending.popleft())
         finally:
@@ -178,6 +179,7 @@ class Gate:
         self._perform(self.dispatcher.tick(self.clock(), readings))
 
     def expire(self) -> None:
+        self.metrics.count()
         self._perform(self.dispatcher.expire(self.clock()))
 
     def sweep(self) -> None:

@@ -9,7 +9,7 @@ SGLang's (2 ms upward), because fast decoding lies below vLLM's first edge of 10
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -72,6 +72,9 @@ class Cell:
     def __init__(self) -> None:
         self.value = 0.0
 
+    def count(self) -> None:
+        """Nothing waits."""
+
     def copy(self) -> float:
         return self.value
 
@@ -94,27 +97,56 @@ class Distribution:
 
 
 class HistogramCell:
-    """Counts per bucket, one more than there are edges."""
+    """Counts per bucket, one more than there are edges.
 
-    __slots__ = ("_edges", "counts", "marks", "total")
+    Values wait in a list until they are counted, many at once: sorted, a bucket's count is the distance between two
+    places, and a value costs a tenth of what its own bisection would. Who observes much calls `count` now and then.
+    """
+
+    __slots__ = ("_counts", "_edges", "_new", "_total", "marks", "observe")
 
     def __init__(self, edges: tuple[float, ...]) -> None:
         self._edges = edges
-        self.counts = [0] * (len(edges) + 1)
-        self.total = 0.0
+        self._counts = [0] * (len(edges) + 1)
+        self._total = 0.0
+        self._new: list[float] = []
+        self.observe = self._new.append  # one value; anything that is not a number above zero counts as zero
         self.marks: dict[int, Mark] | None = None  # by bucket, the newest of each; None: no trace was sampled
 
-    def observe(self, value: float) -> None:
-        """Count one value; anything that is not a number above zero counts as zero."""
-        value = value if value > 0.0 else 0.0
-        self.counts[bisect_left(self._edges, value)] += 1
-        self.total += value
+    @property
+    def counts(self) -> list[int]:
+        self.count()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        self.count()
+        return self._total
+
+    def count(self) -> None:
+        """Put the values that wait into their buckets."""
+        new = self._new
+        if not new:
+            return
+        ordered = sorted(new)
+        total = sum(ordered)
+        if ordered[0] < 0.0 or total != total:  # below zero, or not a number
+            ordered = sorted(value if value > 0.0 else 0.0 for value in new)
+            total = sum(ordered)
+        new.clear()
+        self._total += total
+        counts, before = self._counts, 0
+        for bucket in range(bisect_left(self._edges, ordered[0]), bisect_left(self._edges, ordered[-1])):
+            upto = bisect_right(ordered, self._edges[bucket], before)
+            counts[bucket] += upto - before
+            before = upto
+        counts[bisect_left(self._edges, ordered[-1])] += len(ordered) - before
 
     def observe_many(self, value: float, count: int) -> None:
         """Count the same value `count` times."""
         value = value if value > 0.0 else 0.0
-        self.counts[bisect_left(self._edges, value)] += count
-        self.total += value * count
+        self._counts[bisect_left(self._edges, value)] += count
+        self._total += value * count
 
     def mark(self, mark: Mark) -> None:
         """Let a value that was observed point to its trace."""
@@ -123,12 +155,14 @@ class HistogramCell:
         self.marks[bisect_left(self._edges, max(0.0, mark.value))] = mark
 
     def copy(self) -> Distribution:
-        return Distribution(self.counts.copy(), self.total, self.marks and self.marks.copy())
+        self.count()
+        return Distribution(self._counts.copy(), self._total, self.marks and self.marks.copy())
 
 
 class Copied(Protocol):
     """What a table holds: something that can be copied at once."""
 
+    def count(self) -> None: ...
     def copy(self) -> float | Distribution: ...
 
 
@@ -162,6 +196,11 @@ class Table(Generic[CellT]):
             if cell is None:
                 cell = self._cells[cleaned] = self._make()
         return cell
+
+    def count(self) -> None:
+        """Let cells count what waits in them."""
+        for cell in self._cells.values():
+            cell.count()
 
     def copy(self) -> Exposed:
         return Exposed(self.family, [(labels, cell.copy()) for labels, cell in self._cells.items()])

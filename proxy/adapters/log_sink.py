@@ -33,17 +33,19 @@ class Sink(Generic[Item]):
         self._told = 0
         self._torn = False  # the last write ended inside a line
         self._wake = threading.Event()
+        self._awake = self._closed = False  # plain flags for `put`: to ask an event costs more than the rest of it
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def put(self, item: Item) -> None:
         """Take the item, or count it as dropped. Any thread may call."""
-        if len(self._ring) >= self._ring_max or self._closing.is_set():
+        if self._closed or len(self._ring) >= self._ring_max:
             self._refused += 1
             return
         self._ring.append(item)
-        if not self._wake.is_set():
+        if not self._awake:
+            self._awake = True
             self._wake.set()
 
     def take_dropped(self) -> int:
@@ -54,6 +56,7 @@ class Sink(Generic[Item]):
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, for at most `timeout_s` seconds; later items are dropped."""
+        self._closed = True
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
@@ -63,6 +66,7 @@ class Sink(Generic[Item]):
             self._wake.wait()
             self._closing.wait(GATHER_S)
             self._wake.clear()
+            self._awake = False  # before the ring is read: what comes from now on wakes this thread again
             while self._ring:
                 self._write(b"".join(map(self._line, self._take())))
 

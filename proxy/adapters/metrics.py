@@ -34,6 +34,7 @@ MODELS_MAX = 1000
 RELOAD_RESULTS = ("applied", "invalid")
 SIDES = ("client", "upstream")
 PARTS = ("request", "exchange", "connection", "record", "gate", "listener", "probe", "housekeeping")
+ENDED_MAX = 256  # records that wait to be counted: as many take less than a millisecond
 ATTEMPTS_MAX = 5  # SDKs retry twice by default; beyond this a label tells nothing more
 
 _MC = ("model", "class")
@@ -147,6 +148,19 @@ class _RequestCells:
     outcomes: dict[Outcome, Cell] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Sums:
+    """Of requests of one model, class, tenant and outcome."""
+
+    cells: _RequestCells
+    requests: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    good: int = 0
+    good_tokens: int = 0
+
+
 class Metrics:
     """Counts what happens. All methods belong to the event loop's thread."""
 
@@ -168,6 +182,7 @@ class Metrics:
             for family in FAMILIES
             if family.kind == "histogram"
         }
+        self._ended: list[RequestRecord] = []
         self._totals: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._lag = self._histograms[LOOP_LAG.name].at()
         self._engine_ttft = self._histograms[ENGINE_TTFT.name]
@@ -188,30 +203,53 @@ class Metrics:
             self._models.add(model)
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Count one request that has ended, in all families at once."""
-        cells = self._bound.get((record.model, record.class_name)) or self._bind(record)
-        outcome = record.outcome
-        ended = cells.outcomes.get(outcome) or self._bind_outcome(cells, outcome)
-        ended.value += 1
-        self._totals[outcome] += 1
-        cells.duration.observe(record.duration_s)
-        if record.ttft_s is not None:
-            cells.ttft.observe(record.ttft_s)
-        if record.engine_ttft_s is not None:
-            self._engine_ttft.at(record.upstream).observe(record.engine_ttft_s)
-        # the prompt of what was refused or never answered is an estimate of work that nobody did
-        worked = record.ttft_s is not None and outcome is not Outcome.UPSTREAM_STATUS
-        prompt_tokens = record.prompt_tokens if worked else 0
-        cells.input_tokens.value += prompt_tokens
-        cells.output_tokens.value += record.output_tokens
-        cells.cached_tokens.value += record.cached_tokens
-        if record.good:
-            cells.good_requests.value += 1
-            cells.good_tokens.value += record.output_tokens
-        self._tenants.count(record.tenant, outcome, prompt_tokens, record.output_tokens)
-        unusual = record.clamped or record.unknown_priority or record.client_attempt or record.usage_problem
-        if unusual or outcome is not Outcome.SUCCESS:
-            self._count_unusual(record)
+        """One request has ended. It is counted with others, at the latest when somebody asks."""
+        self._ended.append(record)
+        if len(self._ended) >= ENDED_MAX:
+            self.count()
+
+    def count(self) -> None:
+        """Count the requests that have ended, in all families at once. Those that differ in sizes alone share sums."""
+        ended, self._ended = self._ended, []
+        sums: dict[tuple[str, str, str, Outcome], _Sums] = {}
+        for record in ended:
+            outcome, ttft_s = record.outcome, record.ttft_s
+            key = (record.model, record.class_name, record.tenant, outcome)
+            found = sums.get(key)
+            if found is None:
+                found = sums[key] = _Sums(self._bound.get(key[:2]) or self._bind(record))
+            found.requests += 1
+            found.cells.duration.observe(record.duration_s)
+            if ttft_s is not None:
+                found.cells.ttft.observe(ttft_s)
+                # the prompt of what was refused or never answered is an estimate of work that nobody did
+                if outcome is not Outcome.UPSTREAM_STATUS:
+                    found.prompt_tokens += record.prompt_tokens
+            if record.engine_ttft_s is not None:
+                self._engine_ttft.at(record.upstream).observe(record.engine_ttft_s)
+            found.output_tokens += record.output_tokens
+            found.cached_tokens += record.cached_tokens
+            if record.good:
+                found.good += 1
+                found.good_tokens += record.output_tokens
+            unusual = record.clamped or record.unknown_priority or record.client_attempt or record.usage_problem
+            if unusual or outcome is not Outcome.SUCCESS:
+                self._count_unusual(record)
+        for (_, _, tenant, outcome), one in sums.items():
+            self._add_up(tenant, outcome, one)
+        for table in self._histograms.values():
+            table.count()
+
+    def _add_up(self, tenant: str, outcome: Outcome, sums: _Sums) -> None:
+        cells = sums.cells
+        (cells.outcomes.get(outcome) or self._bind_outcome(cells, outcome)).value += sums.requests
+        self._totals[outcome] += sums.requests
+        cells.input_tokens.value += sums.prompt_tokens
+        cells.output_tokens.value += sums.output_tokens
+        cells.cached_tokens.value += sums.cached_tokens
+        cells.good_requests.value += sums.good
+        cells.good_tokens.value += sums.good_tokens
+        self._tenants.count(tenant, outcome, sums.requests, sums.prompt_tokens, sums.output_tokens)
 
     def point_to_trace(self, record: RequestRecord, wall_s: float) -> None:
         """Make a counted request of a sampled trace the exemplar of the buckets that it fell into."""
@@ -264,10 +302,12 @@ class Metrics:
 
     def outcomes(self) -> dict[str, int]:
         """Requests since start by outcome, all outcomes present."""
+        self.count()
         return {outcome.value: count for outcome, count in self._totals.items()}
 
     def totals(self) -> dict[str, int]:
         """Sums since start over all models and classes: requests that ended, how many of them well, and tokens."""
+        self.count()
         good = self._counters[GOOD_REQUESTS.name].copy().values
         tokens = self._counters[TOKENS.name].copy().values
         return {
@@ -284,6 +324,7 @@ class Metrics:
 
     def copy(self) -> list[Exposed]:
         """All counters and histograms at this moment; cheap enough for the loop (one list copy per series)."""
+        self.count()
         counters = [table.copy() for table in self._counters.values()]
         histograms = [table.copy() for table in self._histograms.values()]
         return counters + histograms + self._tenants.copy()

@@ -14,30 +14,32 @@ import re
 HEAD_BYTES_MAX = 4096  # no bound of a head is near
 MISSES_MAX = 8  # misses in a row after which a connection's heads are not worth remembering
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
-_DIGITS_MAX = 18
 
 
 class Repeat:
     """One head, cut at the digits of its Content-Length."""
 
-    __slots__ = ("after", "before")
+    __slots__ = ("after", "before", "fixed")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self.before, self.after = before, after
+        self.fixed = len(before) + len(after)
 
     def body_of(self, data: bytes) -> bytes | None:
-        """The body, where `data` is one whole message with this head and a body."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
-            return None
-        at = len(before)
-        end = data.find(b"\r", at, at + _DIGITS_MAX + 1)
-        if end < 0 or not data.startswith(after, end):
-            return None
-        digits, start = data[at:end], end + len(after)
-        if not digits.isdigit() or int(digits) != len(data) - start or start == len(data):
-            return None
-        return data[start:]
+        """The body, where `data` is one whole message with this head and a body.
+
+        There is one length that a message of so many bytes can announce: the head is written with it and compared.
+        """
+        rest = len(data) - self.fixed  # digits and body
+        length = rest - len(b"%d" % rest)
+        digits = b"%d" % length
+        if length + len(digits) != rest:
+            length += 1
+            digits = b"%d" % length
+            if length + len(digits) != rest:
+                return None
+        head = b"%b%b%b" % (self.before, digits, self.after)
+        return data[len(head) :] if length > 0 and data.startswith(head) else None
 
 
 def cut(data: bytes, body_bytes: int) -> tuple[bytes, bytes] | None:

@@ -25,9 +25,9 @@ class _Tally:
         self.input_tokens = 0
         self.output_tokens = 0
 
-    def add(self, outcome: Outcome, input_tokens: int, output_tokens: int) -> None:
-        self.requests += 1
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+    def add(self, outcome: Outcome, requests: int, input_tokens: int, output_tokens: int) -> None:
+        self.requests += requests
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + requests
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
 
@@ -44,13 +44,13 @@ class TenantCounters:
         self._waiting: dict[str, int] = {}  # requests of those in `other`
         self._earlier: dict[str, int] = {}  # requests that a named tenant had before it was named
 
-    def count(self, tenant: str, outcome: Outcome, input_tokens: int, output_tokens: int) -> None:
+    def count(self, tenant: str, outcome: Outcome, requests: int, input_tokens: int, output_tokens: int) -> None:
         tally = self._named.get(tenant)
         if tally is None:
-            tally = self._admit(tenant)
-        tally.add(outcome, input_tokens, output_tokens)
+            tally = self._admit(tenant, requests)
+        tally.add(outcome, requests, input_tokens, output_tokens)
 
-    def _admit(self, tenant: str) -> _Tally:
+    def _admit(self, tenant: str, requests: int) -> _Tally:
         """A tenant without its own series: gives it one while there is room, otherwise ranks it."""
         tenant = label_text(tenant)
         tally = self._named.get(tenant)
@@ -59,7 +59,7 @@ class TenantCounters:
         if len(self._named) < self._top and tenant != OTHER:
             return self._named.setdefault(tenant, _Tally())
         if tenant != OTHER and (tenant in self._waiting or len(self._waiting) < TENANTS_MAX):
-            self._waiting[tenant] = self._waiting.get(tenant, 0) + 1
+            self._waiting[tenant] = self._waiting.get(tenant, 0) + requests
         return self._other
 
     def _rank(self) -> None:

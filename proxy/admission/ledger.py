@@ -16,7 +16,7 @@ from math import log
 from typing import NamedTuple
 
 from proxy.admission.prediction import PRIOR, DriftingMean, LengthPredictor, PromptCorrection
-from proxy.types import Usage
+from proxy.types import Usage, new_tuple
 
 BAND_RATIO = 1.09
 BANDS = 140  # 1.09^139 > 131072 tokens
@@ -136,7 +136,7 @@ class Ledger:
             prompt = round(prompt_tokens * prompts.ratio)
             cached_share = prompts.cached_share
             uncached = round(prompt * (1 - cached_share)) if cached_share else prompt
-            self._size = Size(prompt, uncached, self.lengths.remaining(tenant, 0, output_cap))
+            self._size = new_tuple(Size, (prompt, uncached, self.lengths.remaining(tenant, 0, output_cap)))
             self._sized = asked
         return self._size
 

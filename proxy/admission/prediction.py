@@ -33,43 +33,40 @@ OUTPUT_MIN = 16.0
 
 
 class _History:
-    """The last outputs. Adding one is cheap; they are sorted, with suffix sums, when somebody asks for more than the
-    mean of those that are not empty."""
+    """The last outputs. Adding one is cheap; sums are made, and values sorted, when somebody asks."""
 
-    __slots__ = ("_empty", "_order", "_ranked", "_total")
+    __slots__ = ("_has_empty", "_order", "_ranked", "_total")
 
     def __init__(self) -> None:
-        self._order: deque[int] = deque()
-        self._total = self._empty = 0
+        self._order: deque[int] = deque(maxlen=WINDOW)
+        self._total: int | None = 0
+        self._has_empty = False  # perhaps: an output of no token was added
         self._ranked: tuple[list[int], list[int]] | None = None  # sorted; and the sums of the i longest
 
     def __len__(self) -> int:
         return len(self._order)
 
     def add(self, output_tokens: int) -> None:
-        order = self._order
-        order.append(output_tokens)
-        self._total += output_tokens
-        self._ranked = None
+        self._order.append(output_tokens)
+        self._total = self._ranked = None
         if not output_tokens:
-            self._empty += 1
-        if len(order) > WINDOW:
-            oldest = order.popleft()
-            self._total -= oldest
-            if not oldest:
-                self._empty -= 1
+            self._has_empty = True
 
     def remaining(self, generated: int) -> float | None:
         order = self._order
-        if not generated and not self._empty:
+        if self._has_empty:
+            self._has_empty = 0 in order
+        if not generated and not self._has_empty:
+            if self._total is None:
+                self._total = sum(order)
             return self._total / len(order) if order else None
         ranked, sums = self._ranked or self._rank()
         longer = len(ranked) - bisect_right(ranked, generated)
         return sums[longer] / longer - generated if longer else None
 
     def variation(self) -> float:
-        ranked, _ = self._ranked or self._rank()
-        mean = self._total / len(ranked)
+        ranked, sums = self._ranked or self._rank()
+        mean = sums[-1] / len(ranked)
         if mean == 0:
             return 0.0
         return sqrt(sum((value - mean) ** 2 for value in ranked) / len(ranked)) / mean
@@ -86,14 +83,15 @@ class DriftingMean:
     With y = ln(value), its slow mean and deviation s: z = clip((y - mean) / s, -2, 2) is averaged with gain 0.1. That
     average has a standard error of s sqrt(0.1 / 1.9), and beyond 3.5 of these the last values are all that counts: an
     exponential control chart (Roberts 1959). A shift of one s is believed after a dozen values and one of two s after
-    five, a single outlier of any size never. Values are taken in when the mean is asked for: many come between.
+    five, a single outlier of any size never. Values are taken in when the mean is asked for, twice a second; of more
+    than `NEW_MAX` in between the last ones speak for all.
     """
 
-    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square")
+    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square", "add")
     CHART_GAIN, CHART_MAX = 0.1, 0.8
     YOUNG = 20
     LAST = 5
-    NEW_MAX = 512
+    NEW_MAX = 256
     SPREAD_MIN = 0.1  # of the logarithm: constant lengths have some, too
 
     def __init__(self, mean: float, gain: float, count: int = 0) -> None:
@@ -105,12 +103,8 @@ class DriftingMean:
         self._chart = 0.0
         self._last: deque[float] = deque(maxlen=self.LAST)
 
-        self._new: list[float] = []
-
-    def add(self, value: float) -> None:
-        self._new.append(value)
-        if len(self._new) > self.NEW_MAX:
-            self._take_in()
+        self._new: deque[float] = deque(maxlen=self.NEW_MAX)
+        self.add = self._new.append
 
     @property
     def mean(self) -> float:
@@ -120,7 +114,8 @@ class DriftingMean:
 
     def _take_in(self) -> None:
         """All new values in one go, in local names: at thousands of requests a second this loop is felt."""
-        new, self._new = self._new, []
+        new = tuple(self._new)
+        self._new.clear()
         count, mean, middle, square, chart, last = (
             self._count, self._mean, self._log, self._square, self._chart, self._last,
         )  # fmt: skip

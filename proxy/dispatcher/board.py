@@ -13,8 +13,9 @@ from proxy.admission.entries import Entry, EntryHeap
 from proxy.admission.queue import Choice
 from proxy.admission.tenants import Tenant, TenantBook
 from proxy.dispatcher.config import DispatcherConfig
+from proxy.dispatcher.permits import Permit
 from proxy.dispatcher.pool import Lane, Pool, group, lane_key
-from proxy.dispatcher.station import Permit, Station
+from proxy.dispatcher.station import Station
 from proxy.types import Step, Ticket, TicketState, Usage, Work
 
 NOBODY: frozenset[str] = frozenset()

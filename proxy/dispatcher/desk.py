@@ -15,7 +15,7 @@ from proxy.dispatcher.station import Station
 from proxy.dispatcher.verdicts import Verdict
 from proxy.routing.balance import Policy
 from proxy.routing.breaker import BreakerState
-from proxy.types import NOTHING, Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, Work
+from proxy.types import NOTHING, Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, Work, new_tuple
 
 REMEMBERED = 50  # limit changes and refusals kept for operators
 
@@ -154,7 +154,7 @@ class Desk:
         if station is None:
             return False
         self.board.run_at_once(job, station, now)
-        self._made = Decisions([Dispatch(job.ticket, station.config.name)], [], [])
+        self._made = Decisions([new_tuple(Dispatch, (job.ticket, station.config.name))], [], [])
         return True
 
     def dispatch(self, choice: Choice, station: Station, now: float) -> None:

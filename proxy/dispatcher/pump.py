@@ -19,8 +19,9 @@ from random import Random
 from typing import Protocol
 
 from proxy.admission.queue import Choice
+from proxy.dispatcher.permits import Block
 from proxy.dispatcher.pool import BACKFILL_SHARE, Lane, Pool, Reservation
-from proxy.dispatcher.station import Block, Station
+from proxy.dispatcher.station import Station
 from proxy.routing.balance import Balancer, Candidate, Policy
 from proxy.types import Ticket
 

@@ -14,8 +14,7 @@ which the engine, at its measured prefill rate R, is through with what was ahead
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from heapq import heappop, heappush
 from math import inf
 
@@ -24,6 +23,7 @@ from proxy.admission.ceiling import MemoryBound, resolve, seats_for
 from proxy.admission.ledger import Ledger, Size
 from proxy.admission.limits import Reason
 from proxy.dispatcher.config import UpstreamConfig
+from proxy.dispatcher.permits import Block, Permit, seats_of
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.upstream import Upstream
 from proxy.types import Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage, Work
@@ -34,40 +34,6 @@ KV_STOP = 0.95
 PREFILL_HELD, PREFILL_ABOVE = 0.65, 2.5  # of the prefill bound, for a class held back and for one above such a class
 HELD_S = 60.0
 ABORT_GRACE_S = 10.0
-
-
-class Block(Enum):
-    """Why a ticket cannot start at an upstream now."""
-
-    SEATS = "seats"
-    HELD_BACK = "held_back"
-    STOPPED = "stopped"
-    PREFILL = "prefill"
-    ELEPHANT = "elephant"
-    MEMORY = "memory"
-    EXCLUDED = "excluded"  # it has failed this ticket already
-    RESERVED = "reserved"  # its memory is kept for a bigger ticket
-
-
-@dataclass(slots=True, eq=False)
-class Permit:
-    """The right of one ticket to hold seats and memory at one upstream."""
-
-    ticket: Ticket
-    seats: int
-    prompt_tokens: int  # uncached, as counted in the outstanding prefill while `prefilling`
-    ahead_tokens: float  # outstanding prefill when it was dispatched
-    cost: float
-    owed: bool
-    sizer: AdaptiveBatchSizer  # the one that let it in; one that started anew learns nothing from it
-    prefilling: bool
-    running: bool  # counted among those past their first token
-
-
-def seats_of(ticket: Ticket) -> int:
-    """Sequences that the engine runs for this ticket."""
-    choices = ticket.estimate.choices
-    return choices if choices > 1 and ticket.work is Work.GENERATE else 1
 
 
 class Station:

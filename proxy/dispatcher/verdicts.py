@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from proxy.types import Failure, Outcome, Sample, Ticket, Usage, Work
+from proxy.types import Failure, Outcome, Sample, Ticket, Usage, Work, new_tuple
 
 
 class Verdict(NamedTuple):
@@ -90,7 +90,8 @@ def sample_of(
         ttft_s = first_s - dispatched_s
         if last_token_s is not None and output_tokens >= 2:
             tpot_s = (last_token_s - first_s) / (output_tokens - 1)
-    return Sample(
+    found = (
         ticket.work, ticket.streaming, prompt_tokens, cached_tokens, output_tokens, ttft_s, tpot_s, now - dispatched_s,
         ticket.epoch, ahead_tokens,
     )  # fmt: skip
+    return new_tuple(Sample, found)

@@ -57,8 +57,8 @@ class ClientConnection(RequestReader):
 
     # fmt: off
     __slots__ = (
-        "advancing", "chunked", "closing", "discard_until_s", "http10", "known", "misses", "paused", "pending_row",
-        "since_s", "stall_bytes", "stalled_since_s", "transport",
+        "advancing", "chunked", "closing", "discard_until_s", "held_back", "http10", "known", "misses", "paused",
+        "pending_row", "since_s", "stall_bytes", "stalled_since_s", "transport",
     )
     # fmt: on
 
@@ -68,7 +68,7 @@ class ClientConnection(RequestReader):
         super().__init__(listener)
         self.transport: asyncio.Transport | None = None
         self.pending_row: Refusal | None = None  # the bytes after what is in the inbox are not HTTP
-        self.chunked = self.closing = self.paused = self.advancing = self.http10 = False
+        self.chunked = self.closing = self.paused = self.advancing = self.http10 = self.held_back = False
         self.stall_bytes = 0
         self.discard_until_s = self.stalled_since_s = 0.0
         self.known: KnownHead | None = None  # the head of an earlier request
@@ -295,7 +295,7 @@ class ClientConnection(RequestReader):
             return
         if not inbound.keep_alive or self.listener.draining:
             self._close_gently(inbound)
-        elif self.transport is not None and len(self.inbox) <= 1:
+        elif self.held_back and len(self.inbox) <= 1:
             self.set_reading(True)
 
     def _close_gently(self, inbound: Inbound) -> None:
@@ -345,7 +345,7 @@ class ClientConnection(RequestReader):
         return self._write_row(inbound, Rejected(row, refusal.retry_after_s, refusal.detail))
 
     def set_reading(self, on: bool) -> None:
-        transport = self.transport
+        self.held_back, transport = not on, self.transport
         if transport is not None and not transport.is_closing():
             (transport.resume_reading if on else transport.pause_reading)()
 
@@ -353,7 +353,8 @@ class ClientConnection(RequestReader):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self._next(exchange.inbound)
-            self._advance()
+            if self.inbox or self.parsing is not None or self.pending_row is not None:
+                self._advance()
 
     def _write(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Protocol
 from urllib.parse import unquote
 
-from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.inbound import ByteAccount, Inbound, KnownHead
 from proxy.adapters.tenant_counters import OTHER
 from proxy.server.errors import BY_CODE, BY_OUTCOME, INVALID, Refusal
 from proxy.server.own_head import own_lines
@@ -20,10 +20,10 @@ from proxy.server.tenancy import Tenancy
 from proxy.types import Outcome, Ticket
 from proxy.wire.errors import BadRequest
 from proxy.wire.facts import RequestFacts
-from proxy.wire.headers import HeadReader
+from proxy.wire.headers import HeadFacts, HeadReader
 from proxy.wire.multipart import MultipartScanner
 from proxy.wire.openai import WHOLE_BYTES_MAX, read_body
-from proxy.wire.priority import ClassRule, choose_class
+from proxy.wire.priority import ClassChoice, ClassRule, TenantRule, choose_class
 from proxy.wire.routes import MODEL_PREFIX, READ, Route, find_route, split_target
 from proxy.wire.scan import BodyScanner
 
@@ -184,12 +184,15 @@ class Intake:
         self.check_size(inbound)
         if not inbound.count_body(self.account):
             raise Rejected(BY_OUTCOME[Outcome.QUEUE_FULL], retry_after_s=self.models.retry_after_s())
-        assert inbound.route is not None and inbound.head is not None
+        route = inbound.route
+        assert route is not None
         try:
-            facts = self._read_facts(inbound, inbound.route)
+            if inbound.known is not None and inbound.body_bytes <= WHOLE_BYTES_MAX:
+                return self._ticket(inbound, route, read_body(inbound.body[0], route, self.config.max_choices))
+            facts = self._read_facts(inbound, route)
         except BadRequest as bad:
             raise Rejected.of(bad) from None
-        return None if facts is None else self._ticket(inbound, inbound.route, facts)
+        return None if facts is None else self._ticket(inbound, route, facts)
 
     def _read_facts(self, inbound: Inbound, route: Route) -> RequestFacts | None:
         if inbound.scanner is None:
@@ -226,26 +229,27 @@ class Intake:
             raise Rejected(BY_CODE["model_not_found"], param="model")
         if rule.models is not None and model not in rule.models:
             raise Rejected(BY_CODE["model_not_allowed"], param="model")
-        choice = choose_class(self.config.classes, rule, head.priorities, facts)
+        choice = self._choice(inbound.known, rule, head, facts)
+        class_index = choice.class_index
         inbound.model = model if model.isascii() and model.isprintable() else OTHER
         inbound.streaming = facts.stream
-        inbound.class_name = self.config.classes[choice.class_index].name
+        inbound.class_name = self.config.classes[class_index].name
         inbound.clamped, inbound.unknown_priority = choice.clamped, choice.unknown
         inbound.priority_span = facts.priority_span
-        now = self.clock()
-        deadline_s = None if head.timeout_s is None else inbound.received_s + head.timeout_s
-        if deadline_s is not None and deadline_s <= now:
-            raise Rejected(BY_OUTCOME[Outcome.DEADLINE_EXCEEDED])
+        now, deadline_s = self.clock(), None
+        if head.timeout_s is not None:
+            deadline_s = inbound.received_s + head.timeout_s
+            if deadline_s <= now:
+                raise Rejected(BY_OUTCOME[Outcome.DEADLINE_EXCEEDED])
         return Ticket(
-            id=next(self.ticket_ids),
-            tenant=rule.name,
-            class_index=choice.class_index,
-            model=model,
-            work=route.work,
-            streaming=facts.stream,
-            estimate=facts.estimate,
-            body_bytes=inbound.body_bytes,
-            arrived_s=now,
-            deadline_s=deadline_s,
-            retryable=facts.retryable and inbound.complete,
-        )
+            next(self.ticket_ids), rule.name, class_index, model, route.work, facts.stream, facts.estimate,
+            inbound.body_bytes, now, deadline_s, facts.retryable and inbound.complete,
+        )  # fmt: skip
+
+    def _choice(self, known: KnownHead | None, rule: TenantRule, head: HeadFacts, facts: RequestFacts) -> ClassChoice:
+        """The class; that of a known head stands as long as no body asks for another one."""
+        if known is None or facts.priority is not None or facts.service_tier is not None or facts.odd_class:
+            return choose_class(self.config.classes, rule, head.priorities, facts)
+        if known.choice is None:
+            known.choice = choose_class(self.config.classes, rule, head.priorities, facts)
+        return known.choice

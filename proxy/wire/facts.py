@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy.types import WorkEstimate
+from proxy.types import WorkEstimate, new_tuple
 from proxy.wire.errors import invalid_value
 from proxy.wire.routes import Route
 
@@ -96,7 +96,7 @@ def build_facts(
     floor = body_bytes // BYTES_PER_TOKEN_MAX
     if RARE_KEYS.isdisjoint(values):
         retryable = route.retryable and not route.stores
-        return RequestFacts(model, stream, WorkEstimate(tokens, floor, cap), retryable)
+        return RequestFacts(model, stream, new_tuple(WorkEstimate, (tokens, floor, cap, 1)), retryable)
     choices = _choices(values, prompts, max_choices)
     estimate = WorkEstimate(tokens, floor, None if cap is None else cap * choices, choices)
     facts = RequestFacts(model, stream, estimate, _retryable(values, route), None, span)

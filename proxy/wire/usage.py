@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from proxy.types import Usage, Work
+from proxy.types import Usage, Work, new_tuple
 from proxy.wire.routes import Route
 
 TAIL_BYTES = 32_768  # kept of the end: one usage object and the last events, with room for long ones
@@ -192,6 +192,15 @@ def usage_of(body: bytes, route: Route) -> tuple[Usage | None, str | None]:
         return None, None
     if len(body) > PIECES_BYTES_MAX:
         return _last_usage(b" " + body[1 - TAIL_BYTES :], body[:HEAD_BYTES])
+    start = body.rfind(b'"usage"')
+    match = _USAGE.match(body, start) if start >= 0 else None
+    if match is not None:  # what `_last_usage` finds first, without a generator
+        try:
+            found = orjson.loads(match[1])
+        except ValueError:
+            return None, "malformed"
+        if "prompt_tokens" in found:
+            return read_usage(found)
     return _last_usage(body, b"")
 
 
@@ -207,7 +216,7 @@ def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:
         and 0 <= output <= TOKENS_MAX
         and _CACHE_KEYS.isdisjoint(found)
     ):
-        return Usage(prompt, output), None
+        return new_tuple(Usage, (prompt, output, 0)), None
     if prompt is None:
         prompt = found.get("input_tokens")
         details = found.get("input_tokens_details")

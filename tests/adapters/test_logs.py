@@ -144,5 +144,5 @@ def test_a_terminal_gets_text() -> None:
 
 def test_handing_over_a_line_runs_few_lines() -> None:
     output = Output(sample_rate=1.0)
-    assert lines_executed(lambda: output.log.request(RECORD)) <= 8
+    assert lines_executed(lambda: output.log.request(RECORD)) <= 9
     assert len(output.lines()) == 1

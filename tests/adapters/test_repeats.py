@@ -29,7 +29,9 @@ def test_what_cannot_be_known_again(data: bytes, size: int) -> None:
     [
         (HEAD + b"12345", b"12345"),
         (HEAD.replace(b": 5", b": 12") + b"123456789012", b"123456789012"),
-        (HEAD.replace(b": 5", b": 005") + b"12345", b"12345"),
+        *((HEAD.replace(b": 5", b": %d" % size) + b"x" * size, b"x" * size) for size in (1, 9, 10, 99, 100, 101)),
+        *((HEAD.replace(b": 5", b": %d" % (size + 1)) + b"x" * size, None) for size in (8, 9, 10, 98, 99, 100)),
+        (HEAD.replace(b": 5", b": 005") + b"12345", None),
         (HEAD.replace(b": 5", b": 0"), None),
         (HEAD + b"1234", None),
         (HEAD + b"123456", None),

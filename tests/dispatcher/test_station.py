@@ -8,7 +8,8 @@ import pytest
 
 from proxy.admission.ceiling import MemoryBound
 from proxy.admission.limits import LimitConfig
-from proxy.dispatcher.station import Block, Station
+from proxy.dispatcher.permits import Block
+from proxy.dispatcher.station import Station
 from proxy.routing.breaker import BreakerConfig
 from proxy.types import Reading, Telemetry, Ticket, Usage, Work, WorkEstimate
 

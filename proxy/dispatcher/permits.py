@@ -1,0 +1,43 @@
+"""What a ticket holds while it runs, and what may keep it from starting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from proxy.admission.batch_sizer import AdaptiveBatchSizer
+from proxy.types import Ticket, Work
+
+
+class Block(Enum):
+    """Why a ticket cannot start at an upstream now."""
+
+    SEATS = "seats"
+    HELD_BACK = "held_back"
+    STOPPED = "stopped"
+    PREFILL = "prefill"
+    ELEPHANT = "elephant"
+    MEMORY = "memory"
+    EXCLUDED = "excluded"  # it has failed this ticket already
+    RESERVED = "reserved"  # its memory is kept for a bigger ticket
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """The right of one ticket to hold seats and memory at one upstream."""
+
+    ticket: Ticket
+    seats: int
+    prompt_tokens: int  # uncached, as counted in the outstanding prefill while `prefilling`
+    ahead_tokens: float  # outstanding prefill when it was dispatched
+    cost: float
+    owed: bool
+    sizer: AdaptiveBatchSizer  # the one that let it in; one that started anew learns nothing from it
+    prefilling: bool
+    running: bool  # counted among those past their first token
+
+
+def seats_of(ticket: Ticket) -> int:
+    """Sequences that the engine runs for this ticket."""
+    choices = ticket.estimate.choices
+    return choices if choices > 1 and ticket.work is Work.GENERATE else 1
