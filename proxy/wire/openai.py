@@ -19,6 +19,7 @@ from proxy.wire.scan import BodyScanner
 
 WHOLE_BYTES_MAX = 1_048_576  # bodies above this are scanned piece by piece
 
+BYTES_PER_LOOK = 2000  # searched in the time that it takes to look at one message
 _MARKS = {key: b'"' + key.encode() + b'"' for key in KEYS}
 _PLAIN_MESSAGE = {"role", "content"}
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
@@ -34,7 +35,7 @@ def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts
         raise invalid_json("The body must be a JSON object.")
     if (
         "priority" in document
-        or (len(body) >= MEDIA_BODY_BYTES_MIN and not _is_text(document) and b'"data' in body)
+        or (len(body) >= MEDIA_BODY_BYTES_MIN and _may_hold_media(document, body))
         or (not _is_unambiguous(document, body) and _may_repeat(document, body))
     ):
         scanner = BodyScanner(route, max_choices)
@@ -43,6 +44,14 @@ def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts
     prompt = document.get("prompt")
     prompts = len(prompt) if prompt.__class__ is list and prompt and isinstance(prompt[0], str | list | dict) else 1
     return build_facts(document, len(body), None, prompts, None, route, max_choices)
+
+
+def _may_hold_media(document: dict[str, object], body: bytes) -> bool:
+    """The cheaper question first: a look at each message, or at each byte."""
+    messages = document.get("messages")
+    if messages.__class__ is list and len(messages) * BYTES_PER_LOOK > len(body):
+        return body.rfind(b'"data') >= 0 and not _is_text(document)
+    return not _is_text(document) and body.rfind(b'"data') >= 0
 
 
 def _is_text(document: dict[str, object]) -> bool:
@@ -71,8 +80,13 @@ def _is_unambiguous(document: dict[str, object], body: bytes) -> bool:
         return False
     if encoded == body:
         return True
-    # The search for one sign is several times as fast as that for two.
-    return (b"\\" not in body or b"\\u" not in body) and encoded.count(b'"') == body.count(b'"')
+    # `rfind` is several times as fast as `in` for more than one sign.
+    return (b"\\" not in body or body.rfind(b"\\u0022") < 0) and _quotes(encoded) == _quotes(body)
+
+
+def _quotes(text: bytes) -> int:
+    """How many there are. `bytes.count` looks at each byte for itself; `replace` leaps from one to the next."""
+    return len(text) - len(text.replace(b'"', b""))
 
 
 def _may_repeat(document: dict[str, object], body: bytes) -> bool:
