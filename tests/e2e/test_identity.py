@@ -137,11 +137,15 @@ def test_a_name_from_a_trusted_proxy_is_believed_and_one_that_is_no_name_is_refu
 
 def test_c06_g01_g02_tenants_come_and_go_with_their_file(guarded: Guarded) -> None:
     proxy, engine = guarded.proxy, guarded.engine
-    engine.reset(STREAM_HEAD + chunk(token()), Do.HOLD, whole_stream()[len(STREAM_HEAD) :])
-    with RawClient(proxy.port) as runs:
+    engine.reset()
+    again = post(chat(), headers=[f"Authorization: Bearer {KEYS['acme']}"])
+    with RawClient(proxy.port) as runs, RawClient(proxy.port) as kept:
+        assert [kept.send(again).answer().status for _ in range(3)] == [200] * 3
+        engine.reset(STREAM_HEAD + chunk(token()), Do.HOLD, whole_stream()[len(STREAM_HEAD) :])
         runs.send(post(chat(stream=True), headers=[f"Authorization: Bearer {KEYS['small']}"])).read_until(b"data: ")
         guarded.write(tenant("acme", "new-key"))
         assert guarded.reload()[0] == 200
+        assert kept.send(again).answer().status == 401, "a head that has been seen is judged anew, too"
         assert guarded.ask(KEYS["small"]).status == guarded.ask(KEYS["acme"]).status == 401
         engine.release.set()
         found = runs.answer()
@@ -154,7 +158,11 @@ def test_c06_g01_g02_tenants_come_and_go_with_their_file(guarded: Guarded) -> No
     assert (status, "tenants.yaml:2" in text, "keys" in text) == (400, True, True)
     assert "plain-text-key" not in text
     assert guarded.ask("new-key").status == 200, "the old ones stay"
-    proxy.wait_metric(before + 1, "penstock_config_reloads_total", result="invalid")
+    guarded.tenants.unlink()
+    status, text = guarded.reload()
+    assert (status, "tenants.yaml" in text) == (400, True)
+    assert guarded.ask("new-key").status == 200, "nor does a file that is gone take them away"
+    proxy.wait_metric(before + 2, "penstock_config_reloads_total", result="invalid")
     guarded.write(tenant("acme"), tenant("small"))
     assert guarded.reload()[0] == 200
     assert [guarded.ask(key).status for key in ("new-key", KEYS["acme"], KEYS["small"])] == [401, 200, 200]

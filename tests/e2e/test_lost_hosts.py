@@ -112,6 +112,12 @@ def test_u26_an_engine_that_returns_is_met_at_its_initial_limit(tmp_path: Path) 
             engine.script = (answer(),)
             engine.release.set()
             assert {client.answer().status for client in clients} == {200}
+        engine.reset(answer("busy", 429, "Retry-After: 7\r\n"))
+        with RawClient(proxy.port) as client:
+            found = client.send(request).answer()
+        assert (found.status, found.headers["retry-after"]) == (429, "7")
+        assert [one["reason"] for one in proxy.state()["limit_changes"]][-1] == "shed", "U08: overload is heard of"
+        assert proxy.stop(2.5) == 0
     engine.close()
 
 

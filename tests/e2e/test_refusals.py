@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import Bench, ask
-from tests.e2e.raw_client import CHAT, bare, chat, is_refusal, post
+from tests.e2e.conftest import Bench
+from tests.e2e.raw_client import CHAT, RawClient, bare, chat, is_refusal, post
 from tests.e2e.scripted_upstream import LAST_CHUNK, chunk
 
 JSON = "Content-Type: application/json"
 LONG = "a" * 9216
 NO_RETRY = {"x-should-retry": "false"}
+ENDING = {413, 414, 431, 501}
 BAD_JSON = (400, "invalid_json", NO_RETRY)
 
 
@@ -88,8 +89,14 @@ BAD_JSON = (400, "invalid_json", NO_RETRY)
     ],
 )  # fmt: skip
 def test_is_refused(bench: Bench, request_bytes: bytes, status: int, code: str, headers: dict[str, str]) -> None:
-    found = ask(bench, request_bytes)
-    is_refusal(found, status, code)
+    with RawClient(bench.proxy.port) as client:
+        found = client.send(request_bytes).answer()
+        is_refusal(found, status, code)
+        if status in ENDING or code == "malformed_request":
+            assert found.headers["connection"] == "close"
+            assert client.closed(), "what is left of it is not read"
+        else:
+            assert client.send(bare("GET /health HTTP/1.1")).answer().status == 200, "the connection lives on"
     assert headers.items() <= found.headers.items()
     assert bench.main.calls == []
     assert b"aaaaaaaa" not in found.body

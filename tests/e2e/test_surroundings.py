@@ -64,7 +64,10 @@ def test_u03_n03_a_name_that_appears_and_moves_is_followed(tmp_path: Path, monke
     hosts = tmp_path / "hosts"
     rename(hosts, "127.0.0.9 other\n")
     preload(NAMES, monkeypatch, NSS_WRAPPER_HOSTS=str(hosts))
-    config = settings(upstream("moving", f"http://engine.test:{engine.port}", "m"), probe=WATCHFUL)
+    config = settings(
+        upstream("moving", f"http://engine.test:{engine.port}", "m"), probe=WATCHFUL,
+        routing={"connection_max_age_s": 0.5, "itl_timeout_s": 20},
+    )  # fmt: skip
     with running(tmp_path, config, ready="/health") as proxy:
         wait_for(lambda: status(proxy) == 503, "it is known to be away")
         assert proxy.admin("/ready")[0] == 503
@@ -74,7 +77,7 @@ def test_u03_n03_a_name_that_appears_and_moves_is_followed(tmp_path: Path, monke
         engine.reset(STREAM_HEAD + chunk(token()), Do.HOLD, whole_stream()[len(STREAM_HEAD) :])
         with RawClient(proxy.port) as runs:
             runs.send(post(chat(stream=True))).read_until(b"data: ")
-            engine.script = (answer(headers="Connection: close\r\n"), Do.CLOSE)  # as an engine that goes would
+            engine.script = (answer(),)  # it goes on answering, on connections that are kept busy
             rename(hosts, "127.0.0.2 engine.test\n")
             wait_for(lambda: status(proxy) == 200 and elsewhere.calls, "new connections go to the new address")
             engine.release.set()

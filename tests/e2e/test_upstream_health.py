@@ -14,7 +14,16 @@ import pytest
 from tests.e2e.conftest import settings, upstream
 from tests.e2e.harness import ProxyProcess, assert_clean, running
 from tests.e2e.raw_client import Answer, RawClient, chat, is_refusal, post
-from tests.e2e.scripted_upstream import STREAM_HEAD, Do, ScriptedUpstream, answer, chunk, token, wait_for, whole_stream
+from tests.e2e.scripted_upstream import (
+    STREAM_HEAD,
+    Do,
+    ScriptedUpstream,
+    answer,
+    chunk,
+    token,
+    wait_for,
+    whole_stream,
+)
 
 CERTIFICATES = Path(__file__).parent.parent / "adapters" / "certificates"
 WATCHFUL = {"interval_s": 0.1, "timeout_s": 0.3, "fail_after": 2, "pass_after": 2}
@@ -193,6 +202,17 @@ def test_u01_u02_an_upstream_that_refuses_or_stays_silent_is_replaced_by_the_oth
         second.close()
         wait_for(lambda: ask(proxy).status == 502, "idle connections are gone")
         is_refusal(ask(proxy), 502, "upstream_error")
+
+
+def test_u01_after_so_many_refusals_the_upstream_is_left_alone(tmp_path: Path) -> None:
+    engine = ScriptedUpstream()
+    config = settings(upstream("one", engine.url, "m"), breaker={"min_requests": 4, "open_s": 60, "window_s": 60})
+    with running(tmp_path, config) as proxy:
+        engine.refuse()
+        assert [ask(proxy).status for _ in range(6)] == [502] * 4 + [503] * 2
+        assert proxy.upstream("one")["breaker"] == "open"
+        assert proxy.stop(2.0) == 0, "idle, it ends at once"
+    engine.close()
 
 
 def test_p01_running_streams_end_whole_and_waiting_requests_are_told_when_the_process_ends(tmp_path: Path) -> None:
