@@ -19,6 +19,7 @@ from aiohttp import web
 from proxy.adapters.metrics_page import MetricsPage
 from proxy.admission.limits import Target
 from proxy.dispatcher.snapshot import Snapshot
+from proxy.server.admin_connections import Connections, Handler
 from proxy.server.admin_guard import READS, AdminConfig, Guard
 from proxy.server.history import History
 from proxy.server.state import state_document
@@ -27,8 +28,6 @@ EVENT_INTERVAL_S = 1.0
 SUBSCRIBERS_MAX = 16
 WRITE_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 10.0
-KEEPALIVE_S = 75.0
-LINGER_S = 0.5  # for the rest of a body that an answer did not wait for
 SHUTDOWN_S = 1.0
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -80,9 +79,6 @@ class AdminError(Exception):
         self.answer = _error(status, code, message, allow)
 
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
 def _json(status: int, document: Mapping[str, Any]) -> web.Response:
     return web.Response(
         status=status, body=orjson.dumps(document), content_type="application/json", headers=SAFE_HEADERS
@@ -99,34 +95,8 @@ def _error(status: int, code: str, message: str, allow: str = "") -> web.Respons
     return answer
 
 
-class _Protocol(web.RequestHandler):
-    """aiohttp's own page for malformed requests repeats the offending bytes, keys included, and logs them."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        answer = _error(status, "malformed_request", "The request is not valid HTTP.")
-        answer.force_close()
-        return answer
-
-
-class _Server(web.Server):
-    """A server whose connections answer errors in our shape."""
-
-    def __init__(self, handler: Handler) -> None:
-        super().__init__(handler)
-
-    def __call__(self) -> web.RequestHandler:
-        loop = asyncio.get_running_loop()
-        return _Protocol(
-            self,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # the library documents None as "no access log"
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-        )
+def _malformed(status: int) -> web.Response:
+    return _error(status, "malformed_request", "The request is not valid HTTP.")
 
 
 class AdminListener:
@@ -151,7 +121,8 @@ class AdminListener:
         self._history = History()
         self._past: tuple[float, bytes] = (float("-inf"), b"")
         self._state: tuple[float, bytes] = (float("-inf"), b"")
-        self._runner = web.ServerRunner(_Server(self._answer), shutdown_timeout=SHUTDOWN_S)
+        self.connections = Connections(self._answer, _malformed, clock)
+        self._runner = web.ServerRunner(self.connections, shutdown_timeout=SHUTDOWN_S)
         folder = files("proxy.server") / "status_page"
         self._pages = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in PAGE_FILES.items()}
         self._routes: dict[str, dict[str, Handler]] = {
@@ -250,7 +221,8 @@ class AdminListener:
         return web.Response(body=self._state_json(), content_type="application/json", headers=SAFE_HEADERS)
 
     def note(self) -> None:
-        """Remember this moment for the chart; called once a second, whether anybody looks or not."""
+        """Remember this moment for the chart, and end silent connections; called once a second."""
+        self.connections.sweep()
         target = self._target
         self._history.note(target.snapshot(self._clock()), target.targets(), target.totals())
 

@@ -39,6 +39,7 @@ class ProxyProcess:
         folder.mkdir(exist_ok=True)
         self.port, self.admin_port = settings.get("listen", {}).get("port") or free_port(), free_port()
         self.log_path, self.config_path = folder / "log.txt", folder / "penstock.yaml"
+        self.tasks = 0  # that run when it is ready
         self.configure(settings)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         environment["PYTHONPATH"] = str(ROOT)
@@ -62,6 +63,7 @@ class ProxyProcess:
             return False
 
         wait_for(alive, f"{path} of the admin listener", 2 * LONGEST_WAIT_S)
+        self.tasks = self.state()["server"]["tasks"]
         return self
 
     def admin(self, path: str, method: str = "GET", body: object = None) -> tuple[int, str]:
@@ -128,6 +130,7 @@ def unclean(proxy: ProxyProcess) -> list[str]:
     state = proxy.state()
     numbers = {f"permits {key}": state["permits"][key] for key in ("held", "leaked")}
     numbers["queue_bytes"] = state["queue_bytes"]
+    numbers["tasks beyond those of the start"] = max(0, state["server"]["tasks"] - proxy.tasks)
     numbers |= {f"{one['name']} queued": one["queued"] for one in state["classes"]}
     for one in state["upstreams"]:
         numbers |= {f"{one['name']} {key}": one[key] for key in ("in_flight", "aborting", "kv_reserved_tokens")}
@@ -155,5 +158,7 @@ def running(
     finally:
         code = proxy.stop()
     assert code == 0, proxy.log()[-2000:]
+    for line in proxy.log().splitlines():
+        assert not line.startswith("{") or isinstance(json.loads(line), dict)
     assert "Traceback" not in proxy.log()
     assert module != "proxy" or '"event":"internal error"' not in proxy.log()

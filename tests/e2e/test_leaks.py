@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Bench, ask
-from tests.e2e.harness import assert_clean
+from tests.e2e.conftest import Bench, ask, settings, upstream
+from tests.e2e.harness import assert_clean, running
 from tests.e2e.raw_client import RawClient, chat, post
 from tests.e2e.scripted_upstream import (
+    DONE,
     LAST_CHUNK,
     STREAM_HEAD,
+    Call,
     Do,
     Script,
+    ScriptedUpstream,
     Wait,
     answer,
     chunk,
@@ -89,6 +95,54 @@ def test_random_faults_leave_nothing_behind(bench: Bench, seed: int) -> None:
     state = bench.proxy.state()
     assert state["permits"]["granted"] == state["permits"]["released"]
     assert [ask(bench, post(chat(model))).status for model in ("m", "narrow", "tiny", "pair")] == [200] * 4
+
+
+class Echo(ScriptedUpstream):
+    """Tells each request what it sent, in one answer or in a stream."""
+
+    def script_of(self, call: Call) -> Script:
+        found = re.search(rb'"user": ?"([^"]*)"', call.body)
+        assert found
+        digest = hashlib.sha256(call.body).hexdigest()
+        told = f"{found[1].decode()} {digest}"
+        if b'"stream": true' in call.body:
+            return (
+                STREAM_HEAD,
+                chunk(token(told)),
+                Wait(0.001),
+                chunk(token(finish="stop")) + chunk(DONE) + LAST_CHUNK,
+            )
+        return (answer(json.dumps({"told": told})),)
+
+
+def test_every_answer_is_that_of_its_own_request_and_every_byte_arrives(tmp_path: Path) -> None:
+    """Bodies of all sizes, streams and whole answers, on kept connections, while others leave in the middle."""
+    engine = Echo()
+
+    def one_client(seed: int) -> int:
+        rng, checked = random.Random(seed), 0
+        client = RawClient(proxy.port)
+        for turn in range(40):
+            nonce = f"nonce-{seed}-{turn}"
+            body = json.dumps(chat(user=nonce, stream=rng.random() < 0.5, pad="x" * rng.choice([0, 10, 4000, 150_000])))
+            client.send(post(body.encode()))
+            if rng.random() < 0.15:
+                client.reset()
+                client = RawClient(proxy.port)
+                continue
+            found = client.answer()
+            assert (found.status, found.complete) == (200, True)
+            assert f"{nonce} {hashlib.sha256(body.encode()).hexdigest()}".encode() in found.body
+            checked += 1
+        client.socket.close()
+        return checked
+
+    with (
+        running(tmp_path, settings(upstream("one", engine.url, "m", seats=8))) as proxy,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        assert sum(pool.map(one_client, range(12))) > 300
+    engine.close()
 
 
 def test_every_seat_is_usable_after_all_of_this(bench: Bench) -> None:
