@@ -7,17 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.commands.child import Child
 from proxy.loadtest import load_results
 from tests.e2e.harness import ROOT, running
+from tests.e2e.scripted_upstream import wait_for
 
 T4_SPEED = 8.0
 
@@ -50,20 +51,37 @@ def engine() -> Iterator[str]:
         yield url_of(child)
 
 
-def test_a_batch_of_eight_on_the_t4_gives_five_times_the_tokens_for_half_as_much_time_again(tmp_path: Path) -> None:
-    """Closed loop, 16 under way, prompt 64, output 128: published figures are x4.5 to x4.9 and TPOT +49.6 %."""
+TRIES = 3  # wall time is measured: a machine that was busy elsewhere distorts it, a second try does not repeat that
+
+
+def batches_of_one_and_eight(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     words = ["--workload=closed", "--warmup=0"]
     with (
         simulated("--profile=t4-7b-awq", f"--speed={T4_SPEED}", "--max-num-seqs=1") as one,
         simulated("--profile=t4-7b-awq", f"--speed={T4_SPEED}", "--max-num-seqs=8") as eight,
     ):
         runs = [
-            penstock("loadtest", url_of(one), *words, "--requests=16", "--out=b1.json", cwd=tmp_path),
-            penstock("loadtest", url_of(eight), *words, "--requests=48", "--out=b8.json", cwd=tmp_path),
+            penstock("loadtest", url_of(one), *words, "--requests=16", "--out=b1.json", cwd=folder),
+            penstock("loadtest", url_of(eight), *words, "--requests=48", "--out=b8.json", cwd=folder),
         ]
         for process in runs:
             done(process)
-    before, after = (load_results(tmp_path / name)["total"] for name in ("b1.json", "b8.json"))
+    before, after = (load_results(folder / name)["total"] for name in ("b1.json", "b8.json"))
+    return before, after
+
+
+def is_undisturbed(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    steps = (before["tpot_ms"]["p50"] / 27.22, after["tpot_ms"]["p50"] / 40.72)
+    more = after["output_tokens_per_s"] / before["output_tokens_per_s"]
+    return all(abs(step * T4_SPEED - 1) < 0.05 for step in steps) and 4.4 <= more <= 5.4
+
+
+def test_a_batch_of_eight_on_the_t4_gives_five_times_the_tokens_for_half_as_much_time_again(tmp_path: Path) -> None:
+    """Closed loop, 16 under way, prompt 64, output 128: published figures are x4.5 to x4.9 and TPOT +49.6 %."""
+    for _ in range(TRIES):
+        before, after = batches_of_one_and_eight(tmp_path)
+        if is_undisturbed(before, after):
+            break
     for total in (before, after):
         assert total["success_rate"] == 1
         assert total["output_tokens"] == 128 * total["requests"]
@@ -81,10 +99,18 @@ def test_a_batch_of_eight_on_the_t4_gives_five_times_the_tokens_for_half_as_much
     assert "<svg" in (tmp_path / "r.html").read_text()
 
 
+def answered(engine: str) -> float:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{engine}/metrics", timeout=10) as page:
+        families = text_string_to_metric_families(page.read().decode())
+    return sum(one.value for family in families for one in family.samples if one.name == "vllm:request_success_total")
+
+
 def test_an_interruption_keeps_what_was_measured(tmp_path: Path, engine: str) -> None:
     words = ["loadtest", engine, "--rate=40", "--warmup=0", "--duration=600", "--out=a.json", "--records=a.jsonl"]
+    before = answered(engine)
     process = penstock(*words, cwd=tmp_path)
-    time.sleep(2.5)  # a start-up and some requests
+    wait_for(lambda: answered(engine) > before + 40, "some requests have been answered", 30)
     process.send_signal(signal.SIGINT)
     text = done(process, code=1, timeout_s=10)
     assert "interrupted: the figures are those of the time before" in text
@@ -131,20 +157,14 @@ def test_a_sweep_of_the_proxy_s_limit(tmp_path: Path, engine: str) -> None:
 
 
 def test_faults_of_the_engine_are_counted_and_never_end_the_test(tmp_path: Path, engine: str) -> None:
-    import urllib.request
-
-    def control(**faults: object) -> None:
-        request = urllib.request.Request(f"{engine}/sim/control", json.dumps(faults).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=5).close()
-
-    def trouble() -> None:
-        control(reset_next=3, cut_next=4, fail_next=[500, 503, 429])
-
-    timer = threading.Timer(1.5, trouble)
-    timer.start()
+    faults = {"reset_next": 3, "cut_next": 4, "fail_next": [500, 503, 429]}
+    trouble = urllib.request.Request(f"{engine}/sim/control", json.dumps(faults).encode(), method="POST")
+    before = answered(engine)
     words = ["loadtest", engine, "--rate=40", "--warmup=0", "--duration=3", "--out=a.json"]
-    text = done(penstock(*words, cwd=tmp_path))
-    timer.join()
+    process = penstock(*words, cwd=tmp_path)
+    wait_for(lambda: answered(engine) > before + 5, "it is under way", 30)
+    urllib.request.urlopen(trouble, timeout=10).close()
+    text = done(process)
     total = load_results(tmp_path / "a.json")["total"]
     failed = {name: count for name, count in total["endings"].items() if name != "success"}
     assert sum(failed.values()) + total["reconnects"] >= 8  # a reset of a reused connection is tried again
