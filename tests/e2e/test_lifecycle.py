@@ -176,6 +176,8 @@ def test_a_storm_of_reloads_loses_no_request(reloading: Reloading) -> None:
 
 
 BAD = {
+    "upstreams: [{name: a, url: 'http://e:1'}, {name: a, url: 'http://e:2'}]\n": "has the name of upstreams.0",
+    "upstreams: [{url: 'http://e:1', limit: {min: 9, max: 3}}]\n": "limit.min: 9 is above max 3",
     "upstreams: [{url: 'http://e:1'}]\nlisten: {prot: 1}\n": "penstock.yaml:2: listen.prot: no such key",
     "upstreams: [": "penstock.yaml:2: not YAML",
     "": "upstreams: none is given",
@@ -187,19 +189,24 @@ def test_a_bad_reload_keeps_the_old_configuration_and_says_why(reloading: Reload
     for engine in (reloading.one, reloading.two):
         engine.reset()
     before = proxy.state()
-    for text, reason in BAD.items():
-        proxy.config_path.write_text(text)
-        status, answer = proxy.admin("/admin/reload", "POST")
-        error = json.loads(answer)["error"]
-        assert (status, error["code"], reason in error["message"]) == (400, "invalid_configuration", True), error
-    proxy.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: proxy.log().count("reload refused") == len(BAD) + 1, "the log says so, too")
+    with Load(proxy.port, workers=4) as load:
+        for text, reason in BAD.items():
+            proxy.config_path.write_text(text)
+            status, answer = proxy.admin("/admin/reload", "POST")
+            error = json.loads(answer)["error"]
+            assert (status, error["code"], reason in error["message"]) == (400, "invalid_configuration", True), error
+            load.wait_more(5)
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: proxy.log().count("reload refused") == len(BAD) + 1, "the log says so, too")
+    assert load.bad() == []
     after = proxy.state()
     assert after["server"]["config_hash"] == before["server"]["config_hash"]
     assert [one["name"] for one in after["upstreams"]] == [one["name"] for one in before["upstreams"]]
     with RawClient(proxy.port) as client:
         assert client.send(post(chat())).answer().status == 200
-    proxy.wait_metric(len(BAD) + 1, "penstock_config_reloads_total", result="invalid")
+    proxy.config_path.unlink()
+    assert proxy.admin("/admin/reload", "POST")[0] == 400, "a file that is gone"
+    proxy.wait_metric(len(BAD) + 2, "penstock_config_reloads_total", result="invalid")
 
 
 # ---- start ----
@@ -222,6 +229,30 @@ def test_a_start_on_a_taken_port_says_so_in_one_line_and_exits_1(tmp_path: Path)
     assert str(port) in errors[0]
     assert "choose another with --port" in errors[0]
     assert "Traceback" not in said
+
+
+UNUSABLE = {
+    **BAD,
+    "upstreams: [{url: 'http://e:1', api_key: planted-secret, weight: -1}]\n": "upstreams.0.weight",
+    "upstreams: [{url: 'http://e:1'}]\nclasses: [{name: a, floor: 0.7}, {name: b, floor: 0.7}]\n": "the floors sum up",
+}
+
+
+def test_p03_g03_a_start_with_an_unusable_configuration_says_which_key_and_exits_2(tmp_path: Path) -> None:
+    started = []
+    for number, (text, reason) in enumerate([*UNUSABLE.items(), (None, "cannot be read")]):
+        path = tmp_path / f"{number}" / "penstock.yaml"
+        path.parent.mkdir()
+        if text is not None:
+            path.write_text(text)
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        started.append((reason, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)))
+    for reason, process in started:
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, reason in said) == (2, True), said
+        assert "Traceback" not in said
+        assert "planted-secret" not in said
 
 
 # ---- two on one port ----
