@@ -31,7 +31,7 @@ from tests.e2e.scripted_upstream import (
     whole_stream,
 )
 
-REQUESTS = 600
+REQUESTS = 400
 AT_ONCE = 24
 FILES_SLACK = 6
 

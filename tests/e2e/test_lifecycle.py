@@ -232,7 +232,6 @@ def test_a_start_on_a_taken_port_says_so_in_one_line_and_exits_1(tmp_path: Path)
 
 
 UNUSABLE = {
-    **BAD,
     "upstreams: [{url: 'http://e:1', api_key: planted-secret, weight: -1}]\n": "upstreams.0.weight",
     "upstreams: [{url: 'http://e:1'}]\nclasses: [{name: a, floor: 0.7}, {name: b, floor: 0.7}]\n": "the floors sum up",
 }
