@@ -130,7 +130,8 @@ def _second(wall_s: int) -> str:
 
 
 def _stamp(wall_s: float) -> str:
-    return f"{_second(int(wall_s))}.{int(wall_s % 1.0 * 1000):03d}Z"
+    second = int(wall_s)
+    return f"{_second(second)}.{int((wall_s - second) * 1000):03d}Z"
 
 
 def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
@@ -140,6 +141,36 @@ def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
         return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
         return json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+@lru_cache(maxsize=1024)
+def _names(*values: str) -> str:
+    """The fields of a request that many have in common, as JSON without braces."""
+    named = zip(("path", "tenant", "class", "model", "upstream"), values, strict=True)
+    return orjson.dumps({name: value for name, value in named if value}).decode()[1:-1]
+
+
+def usual_line(wall_s: float, record: RequestRecord) -> bytes | None:
+    """`json_line` of `request_fields` for a success that has nothing special, at a third of the cost; else None.
+
+    None of its values needs escaping but names, which are escaped once for all requests that share them.
+    """
+    queue_s, ttft_s, engine_ttft_s, tpot_s = record.queue_s, record.ttft_s, record.engine_ttft_s, record.tpot_s
+    if record.outcome is not Outcome.SUCCESS or queue_s is None or ttft_s is None or engine_ttft_s is None:
+        return None
+    if record.client_attempt or record.clamped or record.unknown_priority or record.usage_problem:
+        return None
+    if tpot_s is None or record.trace is not None or record.abort_s is not None or not record.path:
+        return None
+    names = _names(record.path, record.tenant, record.class_name, record.model, record.upstream)
+    return (
+        f'{{"time":"{_stamp(wall_s)}","level":"info","event":"request","request_id":"{record.request_id}",'
+        f'"outcome":"success","status":{record.status},"streaming":{"true" if record.streaming else "false"},'
+        f'"duration_s":{record.duration_s:.6f},"prompt_tokens":{record.prompt_tokens},'
+        f'"output_tokens":{record.output_tokens},"cached_tokens":{record.cached_tokens},'
+        f'"good":{"true" if record.good else "false"},"retries":{record.retries},{names},'
+        f'"queue_s":{queue_s:.6f},"ttft_s":{ttft_s:.6f},"engine_ttft_s":{engine_ttft_s:.6f},"tpot_s":{tpot_s:.6f}}}\n'
+    ).encode()
 
 
 def text_line(wall_s: float, level: int, fields: Fields) -> bytes:
