@@ -76,6 +76,7 @@ class Ledger:
         self._apart_since_s: float | None = None
         self._mean_prompt = DriftingMean(float(PRIOR), 0.01)
         self._sized: tuple[str, int, int | None] | None = None  # whose size is known, until something is learnt
+        self.lessons = 0  # how often something was learnt that changes sizes
         self._size = Size(0, 0, 0)
 
     def __repr__(self) -> str:
@@ -142,10 +143,13 @@ class Ledger:
 
     def fits(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> bool:
         """Would the future peak with this request fit? One request alone always does."""
-        if self.capacity_tokens is None or not self._entries:
+        capacity = self.capacity_tokens
+        if capacity is None or not self._entries:
             return True
-        prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
-        room = min(self._factor, 1.0) * self.capacity_tokens
+        prompt, _, remaining = self.size(tenant, prompt_tokens, output_cap)
+        if prompt + remaining > capacity:
+            prompt, remaining = self._clamped(prompt, remaining)
+        room = (self._factor if self._factor < 1.0 else 1.0) * capacity
         most = self._held_tokens + prompt + self._growth * (self._remaining_tokens + remaining)  # k R_k <= sum of R
         if most * self._scale <= room:
             return True
@@ -164,7 +168,9 @@ class Ledger:
         """
         if ticket_id in self._entries:
             raise ValueError(f"ticket {ticket_id} is already reserved")
-        prompt, remaining = self._sizes(tenant, prompt_tokens, output_cap)
+        prompt, _, remaining = self.size(tenant, prompt_tokens, output_cap)
+        if self.capacity_tokens is not None and prompt + remaining > self.capacity_tokens:
+            prompt, remaining = self._clamped(prompt, remaining)
         entry = self._entries[ticket_id] = _Entry(tenant, prompt_tokens, prompt, output_cap, remaining)
         self._mean_prompt.add(prompt)
         self._book(entry, 1)
@@ -185,12 +191,14 @@ class Ledger:
         self._book(entry, -1)
         if usage is not None:
             self._sized = None
+            self.lessons += 1
             self.lengths.ended(entry.tenant, usage.completion_tokens)
             self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
 
     def counted(self, ticket_id: int, prompt_tokens: int, at_least: bool) -> None:
         """The engine refused a booked request and told the size of its prompt, or a bound that it exceeds."""
         self._sized = None
+        self.lessons += 1
         self.prompts.counted(self._entries[ticket_id].estimate, prompt_tokens, at_least)
 
     def check(self) -> None:
@@ -226,12 +234,11 @@ class Ledger:
             self._scale = min(max(ratio, 0.5), 2.0)
             self._apart_since_s = None
 
-    def _sizes(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> tuple[int, int]:
-        prompt, _, remaining = self.size(tenant, prompt_tokens, output_cap)
-        if self.capacity_tokens is not None:
-            prompt = min(prompt, self.capacity_tokens)
-            remaining = min(remaining, self.capacity_tokens - prompt)
-        return prompt, remaining
+    def _clamped(self, prompt: int, remaining: int) -> tuple[int, int]:
+        """What is larger than the memory takes all of it."""
+        assert self.capacity_tokens is not None, "only what is bounded is clamped"
+        prompt = min(prompt, self.capacity_tokens)
+        return prompt, min(remaining, self.capacity_tokens - prompt)
 
     def _book(self, entry: _Entry, sign: int) -> None:
         band, held, remaining = entry.band, sign * (entry.prompt + entry.generated), sign * entry.remaining

@@ -127,7 +127,8 @@ class Dispatcher:
             if step is not None:
                 self._desk.step(step)
         self._board.end(job)
-        self._desk.judge(station, ticket, verdict, now)
+        if not success or not station.upstream.good(now):
+            self._desk.judge(station, ticket, verdict, now)
         self._desk.pump_station(station, now)
         return self._desk.end()
 

@@ -148,8 +148,7 @@ class Pool:
 
     def runs(self, tenant: str, weight: float) -> None:
         """A tenant got a seat."""
-        use = self._use.get(tenant) or self._use_of(tenant, weight)
-        use.in_flight += 1
+        (self._use.get(tenant) or self._use_of(tenant, weight)).in_flight += 1
 
     def stopped(self, tenant: str) -> None:
         """A tenant gave a seat back: what it was over its bounds with may go."""

@@ -55,6 +55,8 @@ class Station:
         self.prefill_out_tokens = 0.0
         self.elephants = 0
         self.kept_seats = 0  # free seats that only holdback keeps free, while tickets wait
+        self._sized: Ticket | None = None  # whose size is `_size`, after so many lessons of the ledger
+        self._size, self._lessons = Size(0, 0, 0), 0
         self._prefill_due: list[tuple[float, int]] = []
         self._running = 0
         self._held_at_s = -inf  # last asked for a class that is held back
@@ -104,10 +106,15 @@ class Station:
 
     def size(self, ticket: Ticket) -> Size:
         """Expected tokens of a ticket; work that generates nothing has no output and no cached prompt."""
-        estimate = ticket.estimate
+        if ticket is self._sized and self._lessons == self.ledger.lessons:
+            return self._size  # one decision asks several times
+        prompt_tokens, _, output_cap, _ = ticket.estimate
         if ticket.work is not Work.GENERATE:
-            return Size(estimate.prompt_tokens, estimate.prompt_tokens, 0)
-        return self.ledger.size(ticket.tenant, estimate.prompt_tokens, estimate.output_cap)
+            self._size = Size(prompt_tokens, prompt_tokens, 0)
+        else:
+            self._size = self.ledger.size(ticket.tenant, prompt_tokens, output_cap)
+        self._sized, self._lessons = ticket, self.ledger.lessons
+        return self._size
 
     def cost(self, ticket: Ticket) -> float:
         """Expected engine time of a ticket, in the sizer's unit."""
@@ -130,7 +137,7 @@ class Station:
 
     def block(self, ticket: Ticket, class_seats: int, owed: bool, now: float) -> Block | None:
         """The first reason why the ticket cannot start here now; None: it can."""
-        upstream, needed = self.upstream, seats_of(ticket)
+        upstream, needed = self.upstream, 1 if ticket.estimate.choices == 1 else seats_of(ticket)
         taken, free = upstream.seats_taken, upstream.free_seats(self.seats)
         if free == 0 or (needed > free and taken):
             return Block.SEATS
@@ -150,7 +157,8 @@ class Station:
 
     def grant(self, ticket: Ticket, cost: float, owed: bool, now: float) -> Permit:
         """Start the ticket here: every count goes up together."""
-        seats, ahead_tokens, uncached = seats_of(ticket), self.prefill_out_tokens, self.size(ticket)[1]
+        estimate, ahead_tokens, uncached = ticket.estimate, self.prefill_out_tokens, self.size(ticket)[1]
+        seats = 1 if estimate.choices == 1 else seats_of(ticket)
         generates = ticket.work is Work.GENERATE
         visible = generates and ticket.streaming  # its first token tells when its prefill is over
         permit = Permit(ticket, seats, uncached, ahead_tokens, cost, owed, self.sizer, generates, not visible)
@@ -160,7 +168,6 @@ class Station:
         ticket.epoch, ticket.cost, ticket.generated_tokens = self.sizer.epoch, cost, 0
         ticket.reserved_tokens = 0.0
         if generates:
-            estimate = ticket.estimate
             ticket.reserved_tokens = self.ledger.reserve(
                 ticket.id, ticket.tenant, estimate.prompt_tokens, estimate.output_cap
             )
@@ -184,7 +191,10 @@ class Station:
 
     def observe(self, permit: Permit, sample: Sample, now: float) -> Step | None:
         """A success has been measured."""
-        return self._moved(self.sizer.observe(sample, now)) if permit.sizer is self.sizer else None
+        if permit.sizer is not self.sizer:
+            return None
+        step = permit.sizer.observe(sample, now)
+        return None if step is None else self._moved(step)
 
     def overloaded(self, failure: Failure, now: float) -> Step | None:
         """The engine refused, timed out or reset."""
@@ -197,14 +207,15 @@ class Station:
 
     def end(self, permit: Permit, usage: Usage | None, now: float, linger: bool) -> None:
         """The exchange is over: every count goes down together, or later if the engine lingers on it."""
-        del self.permits[permit.ticket.id]
+        ticket, seats = permit.ticket, permit.seats
+        del self.permits[ticket.id]
         if permit.prefilling:
             self._prefilled(permit, done=False)
         if linger:
             self.upstream.linger()
-            self.aborting[permit.ticket.id] = (permit, now + ABORT_GRACE_S)
+            self.aborting[ticket.id] = (permit, now + ABORT_GRACE_S)
             return
-        self.upstream.give(permit.seats)
+        self.upstream.give(seats)
         self._free(permit, usage, now)
 
     def aborted(self, ticket_id: int, now: float) -> Permit | None:
@@ -325,7 +336,7 @@ class Station:
         """What every decision asks of the sizer, and what changes only with a tick or a step. A cost is linear."""
         sizer = self.sizer
         self.seats = sizer.seats
-        self._prefill_rate = sizer.prefill_rate()
+        self._prefill_max, self._prefill_rate = sizer.prefill_tokens_max, sizer.prefill_rate()
         self._drain_rate = self._prefill_rate or CHUNK_TOKENS / self.config.target.ttft_s
         self._prompt_cost, self._output_cost = sizer.service_cost(1, 0), sizer.service_cost(0, 1)
 
@@ -339,14 +350,16 @@ class Station:
         return telemetry is not None and (telemetry.kv_usage or 0.0) >= KV_STOP and (telemetry.waiting or 0) > 0
 
     def _block_of_size(self, ticket: Ticket, prefill_share: float) -> Block | None:
-        tokens = self.size(ticket).uncached
+        tokens, outstanding = self.size(ticket)[1], self.prefill_out_tokens
         if self.elephants and tokens > ELEPHANT_TOKENS:
             return Block.ELEPHANT
-        if self.prefill_out_tokens and self.prefill_out_tokens + tokens > prefill_share * self.sizer.prefill_tokens_max:
+        if outstanding and outstanding + tokens > prefill_share * self._prefill_max:
             return Block.PREFILL
-        if not self.ledger.fits(ticket.tenant, ticket.estimate.prompt_tokens, ticket.estimate.output_cap):
-            return Block.MEMORY
-        return None
+        ledger = self.ledger
+        if ledger.capacity_tokens is None:
+            return None
+        estimate = ticket.estimate
+        return None if ledger.fits(ticket.tenant, estimate.prompt_tokens, estimate.output_cap) else Block.MEMORY
 
     def _prefilled(self, permit: Permit, done: bool = True) -> None:
         """Take the prompt out of the outstanding prefill, once."""
@@ -361,10 +374,12 @@ class Station:
 
     def _free(self, permit: Permit, usage: Usage | None, now: float) -> None:
         if permit.running:
-            self._integrate(now)
+            if now > self._running_at_s:
+                self._integrate(now)
             self._running -= permit.seats
-        if permit.ticket.work is Work.GENERATE:
-            self.ledger.release(permit.ticket.id, usage)
+        ticket = permit.ticket
+        if ticket.work is Work.GENERATE:
+            self.ledger.release(ticket.id, usage)
 
     def _integrate(self, now: float) -> None:
         if now > self._running_at_s:

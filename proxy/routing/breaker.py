@@ -73,11 +73,17 @@ class Breaker:
     def result(self, ok: bool, now: float) -> bool:
         """One judged result. True when the state changed."""
         if self.state is BreakerState.CLOSED:
-            if ok and now < self._slice_ends_s:
-                self._slices[-1][1][0] += 1
+            if ok and self.good(now):
                 return False
             return self._count(ok, now) and self._move(Event.TRIPPED, now)
         return self._move(Event.GOOD if ok else Event.BAD, now)
+
+    def good(self, now: float) -> bool:
+        """Count a good result where that takes no more than adding one. False: `result` has to."""
+        if now >= self._slice_ends_s:  # never reached while open or half open
+            return False
+        self._slices[-1][1][0] += 1
+        return True
 
     def advance(self, now: float) -> bool:
         """Time passed. True when the state changed."""

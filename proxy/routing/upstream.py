@@ -63,6 +63,10 @@ class Upstream:
         self.aborting -= 1
         self.seats_taken -= seats
 
+    def good(self, now: float) -> bool:
+        """A success while nothing is on trial: `judge` without a question. False: `judge` it."""
+        return self._trial is None and self.breaker.good(now)
+
     def judge(self, ticket_id: int, ok: bool | None, now: float) -> bool:
         """An exchange told whether the upstream works (None: it cannot tell). True when the breaker moved."""
         trial = self._trial is not None and ticket_id == self._trial
