@@ -16,6 +16,7 @@ from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay, Sink
+from proxy.adapters.repeats import decimal
 from proxy.adapters.upstream_pool import KnownAnswer, UpstreamConnection
 from proxy.types import Failure, Outcome, Phase, Refuse, Ticket, Usage
 from proxy.wire.answer import is_sized
@@ -253,7 +254,7 @@ class Exchange:
         self.connection, self.status, self.begun = None, known.status, True
         self.ttft_s = self.last_read_s = gate.clock()
         inbound.drop_body(gate.dispatcher)
-        self.sink.begin(b"%b%d%b%b\r\n" % (before, len(body), after, self._extra()), False, body)
+        self.sink.begin(b"".join((before, decimal(len(body)), after, self._extra(), b"\r\n")), False, body)
         usage, problem = usage_of(body, inbound.route)
         self._over(Outcome.SUCCESS, known.status, usage, problem)
 

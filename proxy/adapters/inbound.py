@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.adapters.records import RequestRecord
-from proxy.adapters.repeats import Repeat, cut
+from proxy.adapters.repeats import Repeat, cut, decimal
 from proxy.types import Outcome, Phase
 from proxy.wire.errors import ErrorStyle
 from proxy.wire.facts import PrioritySpan, strip_priority
@@ -120,12 +120,12 @@ class Inbound:
         if known.lane is not lane:
             known.lane = lane
             target = base_path + self.target
-            known.start, known.middle = forward_parts(self.method, target, known.head, lines, self.client_ip)
+            known.start, middle = forward_parts(self.method, target, known.head, lines, self.client_ip)
+            known.middle = middle + b"\r\ncontent-length: "
         (body,) = self.body
-        head = b"%b%b%b\r\ncontent-length: %d\r\n\r\n" % (
-            known.start, self.request_id.encode("ascii"), known.middle, self.body_bytes,
-        )  # fmt: skip
-        return [head, body] if self.body_bytes > JOINED_BYTES_MAX else [head + body]
+        size = self.body_bytes
+        head = known.start + self.request_id.encode("ascii") + known.middle + decimal(size) + b"\r\n\r\n"
+        return [head, body] if size > JOINED_BYTES_MAX else [head + body]
 
     def count_body(self, account: ByteAccount) -> bool:
         """Put the bytes read since the last call on the account; False when they do not fit."""

@@ -33,13 +33,13 @@ OUTPUT_MIN = 16.0
 
 
 class _History:
-    """The last outputs. Adding one is cheap; sums are made, and values sorted, when somebody asks."""
+    """The last outputs. Adding one is cheap; they are sorted when somebody asks for more than a mean."""
 
     __slots__ = ("_has_empty", "_order", "_ranked", "_total")
 
     def __init__(self) -> None:
         self._order: deque[int] = deque(maxlen=WINDOW)
-        self._total: int | None = 0
+        self._total = 0
         self._has_empty = False  # perhaps: an output of no token was added
         self._ranked: tuple[list[int], list[int]] | None = None  # sorted; and the sums of the i longest
 
@@ -47,8 +47,12 @@ class _History:
         return len(self._order)
 
     def add(self, output_tokens: int) -> None:
-        self._order.append(output_tokens)
-        self._total = self._ranked = None
+        order = self._order
+        if len(order) == WINDOW:
+            self._total -= order[0]
+        order.append(output_tokens)
+        self._total += output_tokens
+        self._ranked = None
         if not output_tokens:
             self._has_empty = True
 
@@ -57,8 +61,6 @@ class _History:
         if self._has_empty:
             self._has_empty = 0 in order
         if not generated and not self._has_empty:
-            if self._total is None:
-                self._total = sum(order)
             return self._total / len(order) if order else None
         ranked, sums = self._ranked or self._rank()
         longer = len(ranked) - bisect_right(ranked, generated)
