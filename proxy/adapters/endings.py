@@ -7,8 +7,7 @@ from typing import Protocol
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
-from proxy.adapters.repeats import around_length
-from proxy.adapters.upstream_pool import KnownAnswer
+from proxy.adapters.repeats import KnownAnswer, around_length
 from proxy.types import Outcome, Phase, Ticket, Usage
 from proxy.wire.answer import AnswerWriter
 from proxy.wire.errors import BadAnswer

@@ -15,6 +15,8 @@ HEAD_BYTES_MAX = 4096  # no bound of a head is near
 MISSES_MAX = 8  # misses in a row after which a connection's heads are not worth remembering
 DECIMALS = 8192
 _DECIMALS = [b"%d" % number for number in range(DECIMALS)]
+CHUNKS = 8192
+_CHUNK_STARTS = [b"%x\r\n" % number for number in range(CHUNKS)]
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
 
 
@@ -69,3 +71,36 @@ def around_length(head: bytes) -> tuple[bytes, bytes] | None:
     """A head without the digits of its Content-Length; None unless it has exactly one."""
     found = list(_LENGTH.finditer(head))
     return (head[: found[0].start(1)], head[found[0].end(1) :]) if len(found) == 1 else None
+
+
+class KnownAnswer(Repeat):
+    """The head of an answer that was read in one piece with its body, and what its status line and headers are."""
+
+    __slots__ = ("headers", "reason", "status", "written")
+
+    def __init__(self, parts: tuple[bytes, bytes], reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(*parts)
+        self.status, self.reason, self.headers = 200, reason, headers
+        # As clients get it, around the digits of its length and without what is the request's own; empty: not that way.
+        self.written: tuple[bytes, bytes] | tuple[()] | None = None
+
+
+def remember(data: bytes, pieces: list[bytes], reason: bytes, headers: list[tuple[bytes, bytes]]) -> KnownAnswer | None:
+    """The head of an answer with status 200 that was all of `data`; None: it cannot be known again."""
+    parts = cut(data, len(pieces[0])) if len(pieces) == 1 else None
+    return None if parts is None else KnownAnswer(parts, reason, headers)
+
+
+def chunk_in(data: bytes) -> bytes | None:
+    """The content, where `data` is one whole chunk, framed as everybody frames: no extension, no leading zero.
+
+    As with heads, there is one size that a chunk of so many bytes can announce.
+    """
+    size = len(data)
+    count = size - (7 if 262 < size < 4103 else 6 if 21 < size < 262 else 8 if size > 4103 else 5)
+    if not 0 < count < CHUNKS:
+        return None
+    start = _CHUNK_STARTS[count]
+    if len(start) + count + 2 != size or not (data.startswith(start) and data.endswith(b"\r\n")):
+        return None
+    return data[len(start) : -2]

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from proxy.adapters.repeats import Repeat, cut
+from proxy.adapters.repeats import KnownAnswer, chunk_in, remember
 from proxy.adapters.sockets import is_own_shortage, reserve, spare_files, watch_peer
 from proxy.adapters.tasks import Tasks
 
@@ -24,7 +24,6 @@ from proxy.adapters.tasks import Tasks
 IDLE_S = 4.0
 WRITE_HIGH_BYTES = 1 << 18
 ANSWER_HEAD_MAX_BYTES = 64 * 1024
-OK = 200
 
 
 class Exchange(Protocol):
@@ -35,6 +34,10 @@ class Exchange(Protocol):
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
     def answer_body(self, pieces: list[bytes]) -> None: ...
     def answer_end(self) -> None: ...
+
+    def answer_chunk(self, framed: bytes, content: bytes) -> None:
+        """`answer_body` of one chunk, together with the bytes that framed it."""
+        self.answer_body([content])
 
     def takes_whole(self, known: KnownAnswer) -> bool:
         """Whether `answer_whole` may stand for head, body and end. Not where the three are told apart."""
@@ -48,26 +51,14 @@ class Exchange(Protocol):
     def broke(self, error: Exception) -> None: ...
 
 
-class KnownAnswer(Repeat):
-    """The head of an answer that was read in one piece with its body, and what its status line and headers are."""
-
-    __slots__ = ("headers", "reason", "status", "written")
-
-    def __init__(self, parts: tuple[bytes, bytes], reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        super().__init__(*parts)
-        self.status, self.reason, self.headers = OK, reason, headers
-        # As clients get it, around the digits of its length and without what is the request's own; empty: not that way.
-        self.written: tuple[bytes, bytes] | tuple[()] | None = None
-
-
 class UpstreamConnection(asyncio.Protocol):
     """One connection. Carries at most one exchange; closes on anything that it did not ask for."""
 
     # fmt: off
     __slots__ = (
-        "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers", "idle_since_s",
-        "in_head", "keep_alive", "on_body", "on_lost", "opened_s", "parser", "pieces", "pool", "reason", "status",
-        "transport", "whole",
+        "between", "chunked", "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers",
+        "idle_since_s", "in_head", "keep_alive", "names_chunks", "on_body", "on_chunk_complete", "on_chunk_header",
+        "on_lost", "opened_s", "parser", "pieces", "pool", "reason", "status", "transport", "whole",
     )
     # fmt: on
 
@@ -80,6 +71,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # read by llhttp's wrapper: no Python frame per piece
+        # First: the parser stands between two chunks, so that it need not see a read that is one. Both ends turn it.
+        self.between = deque((True, False))
+        self.on_chunk_header = self.on_chunk_complete = self.between.rotate
         self.status = 0
         self.reason = b""
         self.whole = True  # the request has been written to its end; else what follows would be taken for its body
@@ -91,7 +85,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.complete = False
         self.keep_alive = False
         self.close_delimited = False
-        self.chunked_or_sized = False
+        self.chunked_or_sized = self.names_chunks = self.chunked = False
+        if not self.between[0]:
+            self.between.rotate()
         self.head_bytes = 0
         self.headers = []
 
@@ -111,7 +107,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()  # bytes that nobody asked for: the connection cannot be trusted
             return
         was_in_head = self.in_head
-        if was_in_head:
+        if self.chunked and self.between[0]:
+            content = chunk_in(data)
+            if content is not None:
+                try:
+                    exchange.answer_chunk(data, content)
+                except Exception as error:
+                    self._broke(exchange, error)
+                return
+        elif was_in_head:
             known = self.pool.known
             if known is not None and not self.head_bytes:
                 body = known.body_of(data)
@@ -133,8 +137,8 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             if was_in_head:
                 exchange.answer_head(self.status, self.reason, self.headers)
-                if self.complete and self.head_bytes == len(data):
-                    self._remember(data)
+                if self.complete and self.keep_alive and self.head_bytes == len(data) and self.status == 200:
+                    self.pool.known = remember(data, self.pieces, self.reason, self.headers) or self.pool.known
             if self.pieces and self.exchange is exchange:
                 pieces = self.pieces[:]
                 self.pieces.clear()
@@ -169,12 +173,6 @@ class UpstreamConnection(asyncio.Protocol):
                 self._finish(exchange)
         except Exception as error:
             self._broke(exchange, error)
-
-    def _remember(self, data: bytes) -> None:
-        if self.keep_alive and self.status == OK and len(self.pieces) == 1:
-            parts = cut(data, len(self.pieces[0]))
-            if parts is not None:
-                self.pool.known = KnownAnswer(parts, self.reason, self.headers)
 
     def eof_received(self) -> bool:
         return False
@@ -216,14 +214,17 @@ class UpstreamConnection(asyncio.Protocol):
         if self.in_head:  # trailers are dropped, never merged
             self.headers.append((name, value))
             lower = name.lower()
-            if lower == b"content-length" or (lower == b"transfer-encoding" and value.strip().lower() == b"chunked"):
+            if lower == b"content-length":
                 self.chunked_or_sized = True
+            elif lower == b"transfer-encoding" and value.strip().lower() == b"chunked":
+                self.chunked_or_sized = self.names_chunks = True
 
     def on_headers_complete(self) -> None:
         self.status = self.parser.get_status_code()
         if 100 <= self.status < 200 and self.status != 101:
             return  # interim: the final answer follows
         self.in_head = False
+        self.chunked = self.names_chunks
         self.close_delimited = not self.chunked_or_sized and self.status not in (204, 304)
 
     def on_message_complete(self) -> None:

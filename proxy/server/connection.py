@@ -327,6 +327,12 @@ class ClientConnection(RequestReader):
         else:
             self._write(data)
 
+    def relay_framed(self, framed: bytes, content: bytes) -> None:
+        """`relay` of what has come as one chunk."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(framed if self.chunked else content)
+
     def end(self) -> None:
         if self.chunked:
             self._write(b"0\r\n\r\n")

@@ -56,7 +56,7 @@ class StreamEnd:
 class StreamTail:
     """The last bytes of one answer body."""
 
-    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_started", "_watched", "encoded")
+    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_watched", "encoded", "started")
 
     def __init__(self) -> None:
         self.encoded = False  # with a content coding: nothing in it can be read here
@@ -66,7 +66,7 @@ class StreamTail:
         self._watched = False  # a terminal event can be longer than the tail: it repeats a whole response
         self._ended = False  # a terminal event began in what is no longer kept
         self._failed = False  # and it was that of a failed response
-        self._started = False
+        self.started = False
         self._quiet = False  # an event without output has passed
 
     def add(self, piece: bytes) -> None:
@@ -94,16 +94,16 @@ class StreamTail:
         if route is None:
             return 0
         events = piece.count(route.token_mark)
-        if self._started or not events:
+        if self.started or not events:
             return events
         if self._quiet or route.error_style == "anthropic" or route.stores:
-            self._started = True
+            self.started = True
             self._watched = route.stores
             return events
         if (first := _OUTPUT.search(piece)) is None:
             self._quiet = True
             return 0
-        self._started = True
+        self.started = True
         return 1 + piece.count(route.token_mark, first.end())  # without the role that came in the same piece
 
     def closed(self, route: Route | None) -> bool:

@@ -175,6 +175,9 @@ class ScriptedSink:
     def relay(self, data: bytes) -> None:
         self.body += data
 
+    def relay_framed(self, framed: bytes, content: bytes) -> None:
+        self.relay(content)
+
     def end(self) -> None:
         self.acts.append("end")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.adapters.endings import own_lines, written_head
-from proxy.adapters.upstream_pool import KnownAnswer
+from proxy.adapters.repeats import KnownAnswer
 from proxy.types import Outcome
 from proxy.wire.answer import AnswerWriter
 from tests.adapters.shell import Shell, said

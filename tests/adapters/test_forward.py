@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.adapters import metrics as m
-from proxy.adapters.forward import LINGER_S
+from proxy.adapters.silence import LINGER_S
 from proxy.types import Outcome, Phase
 from proxy.wire.facts import PrioritySpan
 from tests.adapters.shell import DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, said, token

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.adapters import upstream_pool
+from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import KnownHead
-from proxy.adapters.repeats import MISSES_MAX
-from proxy.adapters.upstream_pool import KnownAnswer
+from proxy.adapters.repeats import MISSES_MAX, KnownAnswer
 from proxy.server.connection import PIPELINE_MAX, ClientConnection
 from proxy.server.reading import PIPELINED_MAX
-from tests.adapters.shell import CHAT, ScriptedPool, Shell, chunk, said
+from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, ScriptedPool, Shell, chunk, said, token
 from tests.server.edge import Client, Edge, post
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -62,6 +63,19 @@ ANSWERS = (
     said(USAGE).replace(b"application/json", b"text/event-stream"),
     said(USAGE) + b"junk",
     b"no http",
+)
+
+
+ONE = chunk(token())
+STREAMED = tuple(
+    [*pieces, end]
+    for end in (chunk(token("stop")) + chunk(DONE) + LAST_CHUNK, chunk(DONE), b"", b"zz\r\n", LAST_CHUNK)
+    for pieces in (
+        [STREAM_HEAD + ONE, ONE, ONE, ONE + ONE, ONE, chunk(b": x\n\n")],
+        [STREAM_HEAD, ONE, ONE[:9], ONE[9:], ONE, b"0" + ONE, ONE],
+        [STREAM_HEAD + ONE[:-1], b"\n", ONE, ONE.replace(b"\r\n", b";a=b\r\n", 1), ONE],
+        [STREAM_HEAD + ONE, ONE + b"5", b"\r\nhello\r\n", ONE],
+    )
 )
 
 
@@ -144,6 +158,43 @@ def test_an_answer_known_by_its_head_has_the_length_of_its_own_body() -> None:
 def test_nor_does_it_the_second_and_third_time(request_at: int, answer_at: int) -> None:
     acts: list[Act] = [("ask", request_at, 0), ("answer", answer_at, 0)] * 3
     assert play(acts, knows=True) == play(acts, knows=False)
+
+
+@pytest.mark.parametrize("number", range(len(STREAMED)))
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_chunks_known_by_their_size_change_nothing(number: int, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play_stream() -> tuple[bytes, list[str], list[bool]]:
+        shell = Shell(checks=False)
+        edge = Edge(shell)
+        edge.listener._prefix = "some"
+        known: list[bool] = []
+        whole = Exchange.answer_chunk
+
+        def answer_chunk(self: Exchange, framed: bytes, content: bytes) -> None:
+            known.append(True)
+            whole(self, framed, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, "answer_chunk", answer_chunk)
+            client = edge.client(post(b'{"model":"m","stream":true}', version=version))
+            for piece in STREAMED[number]:
+                shell.now += 0.01
+                if not shell.transport().is_closing():
+                    shell.answer(piece)
+        edge.pass_time(30.0)
+        return client.take(), [repr(record) for record in shell.records], known
+
+    got, records, known = play_stream()
+    monkeypatch.setattr(upstream_pool, "chunk_in", lambda data: None)
+    plain, plain_records, none = play_stream()
+    assert known and not none
+    assert plain_records == records
+    assert unchunked(got) == unchunked(plain)
+
+
+def unchunked(answer: bytes) -> bytes:
+    """An answer without its framing: what came in one read may be one chunk or several."""
+    return re.sub(rb"(?:^|\r\n)[0-9a-f]+\r\n", b"", answer.partition(b"\r\n\r\n")[2])
 
 
 def hits(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> int:

@@ -88,7 +88,7 @@ def retry_after_the_first_byte(patch: Patch) -> None:
     def lost(self: Exchange, reason: str) -> None:
         self.connection = None
         self.begun = False
-        self._failed(Failure.STALE)
+        self.failed(Failure.STALE)
 
     patch.setattr(Exchange, "lost", lost)
 
