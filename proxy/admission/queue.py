@@ -94,6 +94,7 @@ class AdmissionQueue:
         self.classes = classes
         self.fair = [FairQueue() for _ in classes]
         self._standing = [_Standing() for _ in classes]
+        self._floors = [(index, config.floor) for index, config in enumerate(classes) if config.floor]
         self._aged: dict[tuple[str, int], EntryHeap] = {}
         self._allowed = [(-1, -inf, 0) for _ in classes]  # by class: for which limit, until when, how many seats
         self._mean_cost = 0.0
@@ -211,7 +212,8 @@ class AdmissionQueue:
     def _quantum(self, index: int) -> float:
         """q_c, or the mean of all classes until this one has been served; at most four times that, so that one big
         ticket, or costs guessed before lengths were known, do not make a class wait long for its turn."""
-        return min(self._standing[index].mean_cost or self._mean_cost, QUANTUM_MEANS_MAX * self._mean_cost)
+        own, most = self._standing[index].mean_cost or self._mean_cost, QUANTUM_MEANS_MAX * self._mean_cost
+        return own if own < most else most
 
     def _average(self, own: _Standing, cost: float) -> None:
         mean = own.mean_cost
@@ -222,10 +224,14 @@ class AdmissionQueue:
     def _accrue(self, cost: float) -> None:
         """Service was given: every class that waits is owed its floor of it. A correction takes back what was owed for
         too high a guess, and makes no debt: before lengths are known guesses are ten times too high."""
-        for index, (config, standing) in enumerate(zip(self.classes, self._standing, strict=True)):
-            if config.floor and self.fair[index].waiting:
+        for index, floor in self._floors:
+            if self.fair[index].waiting:
+                own = self._standing[index]
+                lag = own.lag + floor * cost
+                if cost < 0.0:
+                    lag = max(lag, min(own.lag, 0.0))
                 most = LAG_MEAN_COSTS_MAX * self._quantum(index)
-                standing.lag = min(max(standing.lag + config.floor * cost, min(standing.lag, 0.0)), most)
+                own.lag = lag if lag < most else most
 
     def _owed(self, lane: str, over_cap: Callable[[str], bool]) -> Choice | None:
         """The head of the class that is owed most, measured in its own mean cost."""

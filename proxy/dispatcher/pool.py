@@ -64,7 +64,10 @@ class Lane:
 
     @property
     def has_room(self) -> bool:
-        return any(station.upstream.free_seats(station.seats) for station in self.stations)
+        for station in self.stations:  # noqa: SIM110 - as above
+            if station.upstream.free_seats(station.seats):
+                return True
+        return False
 
     @property
     def seats(self) -> int:
