@@ -182,6 +182,8 @@ class Metrics:
             for family in FAMILIES
             if family.kind == "histogram"
         }
+        of_many = (REQUEST_DURATION.name, TTFT.name)  # these have cells for every model and class
+        self._few = [table for name, table in self._histograms.items() if name not in of_many]
         self._ended: list[RequestRecord] = []
         self._totals: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._lag = self._histograms[LOOP_LAG.name].at()
@@ -237,11 +239,13 @@ class Metrics:
                 self._count_unusual(record)
         for (_, _, tenant, outcome), one in sums.items():
             self._add_up(tenant, outcome, one)
-        for table in self._histograms.values():
+        for table in self._few:
             table.count()
 
     def _add_up(self, tenant: str, outcome: Outcome, sums: _Sums) -> None:
         cells = sums.cells
+        cells.duration.count()
+        cells.ttft.count()
         (cells.outcomes.get(outcome) or self._bind_outcome(cells, outcome)).value += sums.requests
         self._totals[outcome] += sums.requests
         cells.input_tokens.value += sums.prompt_tokens

@@ -1,4 +1,5 @@
-"""Who sends: key -> SHA-256 -> tenant. Keys themselves are never kept, compared by part, or logged.
+"""Who sends: key -> SHA-256 -> tenant. Keys themselves are never compared by part or logged, and kept by nothing but
+the connection that they came on, which knows its last head again by its bytes.
 
 The look-up is by digest of the whole key, so what its timing could tell is about the digest, not about the key.
 """
