@@ -1,7 +1,8 @@
 """Connections to one upstream: an own protocol on llhttp, a LIFO pool of idle ones, and nothing per request but a slot.
 
 The answer is tracked by llhttp and handed on as body pieces, one call per read: framing towards the client is made
-anew, so close-delimited answers, HTTP/1.0 clients and errors inside a stream need no special relay.
+anew, so odd answers, old clients and errors inside a stream need no special relay. Only a read that is one whole answer
+with a known head, or one whole chunk, passes by it (`repeats`).
 `should_keep_alive` is asked inside `on_message_complete`: llhttp resets before `feed_data` returns and then says no.
 """
 

@@ -2,7 +2,8 @@
 
 The connection never stops reading while a request runs, because only a read tells that the client has left; what it
 pipelines meanwhile is parsed and waits, up to `PIPELINE_MAX_BYTES`. A half-closed client counts as gone. Deadlines are
-looked at twice a second (`sweep`), so a request costs no timer.
+looked at twice a second (`sweep`), so a request costs no timer. A whole request whose head has come before is known by
+its bytes (`KnownHead`) and passes by the parser and the checks of the head.
 """
 
 from __future__ import annotations
