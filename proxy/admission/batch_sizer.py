@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
+from proxy.admission import outer_loops as outer
 from proxy.admission.limits import (
+    FAILURE_REASONS,
     AimdLaw,
     Change,
     LimitConfig,
@@ -23,18 +25,6 @@ from proxy.admission.limits import (
     law_of,
 )
 from proxy.admission.measure import Measure, Meter
-from proxy.admission.outer_loops import (
-    Drag,
-    EngineCap,
-    Epoch,
-    FractionalSeat,
-    MarginLoop,
-    MemoryFactor,
-    Peak,
-    PrefillLoop,
-    Rest,
-    Sharing,
-)
 from proxy.admission.sizer_state import SizerMemory, SizerState, TickInput
 from proxy.admission.step_model import StepModel
 from proxy.types import Direction, Failure, Sample, Step, Work
@@ -48,12 +38,6 @@ OUTPUT_MIN = 16  # tokens of a request whose TPOT may judge the margin
 RESTORE_SHARE = 0.7
 SHARED_WEIGHT = 0.3
 TRUST_TICKS = 8  # a young fit is trusted to twice the largest n seen, an older one to four times
-PREFILL_TOKEN_S = 4e-5  # engine-seconds per prompt token before the first fit; an output token costs twice as much
-FAILURE_REASONS = {
-    Failure.SHED: Reason.SHED,
-    Failure.TIMEOUT: Reason.TIMEOUT,
-    Failure.RESET: Reason.RESET,
-}
 
 
 class AdaptiveBatchSizer:
@@ -63,7 +47,7 @@ class AdaptiveBatchSizer:
         self, upstream: str, config: LimitConfig, target: Target, now: float, shared_by: int | None = 1
     ) -> None:
         self.upstream = upstream
-        self._epoch = Epoch(now)
+        self._epoch = outer.Epoch(now)
         self._config = config
         self._target = target
         self._law = law_of(config)
@@ -71,28 +55,29 @@ class AdaptiveBatchSizer:
         self._streams = StepModel()
         self._service = StepModel()
         self._meter = Meter(now)
-        self._margin = MarginLoop(target.attainment)
-        self._prefill = PrefillLoop()
-        self._cap = EngineCap()
-        self._memory = MemoryFactor()
-        self._peak = Peak()
-        self._sharing = Sharing(shared_by)
-        self._fraction = FractionalSeat()
+        self._margin = outer.MarginLoop(target.attainment)
+        self._prefill = outer.PrefillLoop()
+        self._cap = outer.EngineCap()
+        self._memory = outer.MemoryFactor()
+        self._peak = outer.Peak()
+        self._sharing = outer.Sharing(shared_by)
+        self._fraction = outer.FractionalSeat()
         self._ceiling: int | None = None
         self._limit = float(max(config.initial, config.minimum))
         self._held = False
         self._last: TickInput | None = None
         self._binding = False
         self._rho = 2.0
-        self._drag = Drag()
-        self._running = 1.0
+        self._drag = outer.Drag()
+        self._price = outer.Price()
         self._itl_s: float | None = None
         self._ttft_s: float | None = None
         self._reason: Reason | None = None
         self._raised_at_s = now
-        self._rest = Rest(now)
+        self._rest = outer.Rest(now)
         self._cut_at_s = -inf
         self._hot_ticks = 0
+        self._mix = 0
 
     def __repr__(self) -> str:
         return f"AdaptiveBatchSizer({self.upstream!r}, limit={self.limit:.1f}, epoch={self.epoch}, {self._reason})"
@@ -130,33 +115,20 @@ class AdaptiveBatchSizer:
 
     def prefill_rate(self) -> float | None:
         """Prompt tokens per second at the present load; None before the first fit."""
-        return self._streams.prefill_rate(self._running)
+        return self._streams.prefill_rate(self._price.running)
 
     def service_cost(self, prompt_tokens: float, output_tokens: float) -> float:
-        """Engine-seconds that a request takes: kappa (d P + (a/n + b) O); P : 2 O before the first fit."""
-        fit = self._streams.coefficients
-        if fit is None:
-            return PREFILL_TOKEN_S * (prompt_tokens + 2 * output_tokens)
-        output_s = fit.a / max(self._running, 1.0) + fit.b
-        return fit.kappa * (fit.d * prompt_tokens + output_s * output_tokens)
+        """Engine-seconds that a request takes (see `Price`)."""
+        return self._price.cost(self._streams.coefficients, prompt_tokens, output_tokens)
 
     def state(self) -> SizerState:
         """A frozen view for operators."""
         fit = self._streams.coefficients
-        return SizerState(
-            limit=self.limit,
-            held=self._held,
-            epoch=self.epoch,
-            margin=self._margin.margin,
-            itl_s=self._itl_s,
-            ttft_s=self._ttft_s,
-            kappa=None if fit is None else fit.kappa,
-            a=None if fit is None else fit.a,
-            b=None if fit is None else fit.b,
-            d=None if fit is None else fit.d,
-            fit_ratio=self._streams.fit_ratio,
-            reason=self._reason,
-        )
+        now = (self.limit, self._held, self.epoch, self._margin.margin, self._itl_s, self._ttft_s)
+        fitted = (self._streams.fit_ratio, self._reason)
+        if fit is None:
+            return SizerState(*now, None, None, None, None, *fitted)
+        return SizerState(*now, fit.kappa, fit.a, fit.b, fit.d, *fitted)
 
     # -- What the dispatcher tells --
 
@@ -192,10 +164,15 @@ class AdaptiveBatchSizer:
         self._cap.tick(given.engine, now, self._raised_at_s)
         preempted = self._memory.tick(given.engine, now, wanted)
         measure = self._measure(given)
+        if given.mix != self._mix:
+            self._mix = given.mix
+            self._shift(now)
         if measure is not None:
             self._learn(measure, given, preempted)
         waiting = 0 if given.engine is None else given.engine.waiting or 0
         room, prompt = self._streams.prefill_room(self._target.itl_s), given.mean_prompt_tokens
+        if measure is not None and self._paced(measure, given, wanted):
+            self._prefill.alone(measure.latency_s / (self._target.itl_s * self._margin.margin))
         self._prefill.tick(self.prefill_rate(), self._target.ttft_s, wanted, waiting, room, prompt)
         if self._held or self._config.mode == "fixed":
             self._fraction.restart()
@@ -239,7 +216,7 @@ class AdaptiveBatchSizer:
         if config != self._config:
             self._law = law_of(config)
         if target != self._target:
-            self._margin = MarginLoop(target.attainment)
+            self._margin = outer.MarginLoop(target.attainment)
         self._config, self._target = config, target
         self._open_epoch(now)
         start = float(config.initial) if config.mode == "fixed" else self._limit
@@ -271,7 +248,7 @@ class AdaptiveBatchSizer:
         return replace(measure, running=measure.running * ratio, weight=SHARED_WEIGHT * measure.weight)
 
     def _learn(self, measure: Measure, given: TickInput, preempted: bool) -> None:
-        self._running += 0.2 * (measure.running - self._running)
+        self._price.running += 0.2 * (measure.running - self._price.running)
         if not measure.service:
             self._itl_s = measure.latency_s if self._itl_s is None else 0.5 * (self._itl_s + measure.latency_s)
         if preempted or measure.running < 1:
@@ -283,12 +260,23 @@ class AdaptiveBatchSizer:
         if not measure.service and measure.weight == 1 and rests:
             self._drag.tick(self._rho, measure.running, measure.prefill_per_step, given.duration_s)
         model.learn(measure.latency_s, measure.running, prefill, given.duration_s, measure.weight)
+        fit = model.coefficients
+        if fit is not None:
+            target_s, rho = (self._target.ttft_s, 0.0) if measure.service else (self._target.itl_s, self._rho)
+            self._margin.expect(fit, target_s, rho, min(self._limit, 2 * measure.running), given.now)
         if self._epoch.follow(model.kappa_log, given.now):
             self._margin.restart()
 
     def _open_epoch(self, now: float) -> None:
         self._epoch.open(now)
         self._margin.restart()
+
+    def _shift(self, now: float) -> None:
+        """Other requests come: nothing that the earlier ones met judges them, and the limit ramps to their level."""
+        self._epoch.open(now)
+        self._margin.shifted()
+        if isinstance(self._law, ModelLaw):
+            self._law.restart()
 
     # -- Rules, in the order of a tick --
 
@@ -348,6 +336,12 @@ class AdaptiveBatchSizer:
 
     # -- Parts of the rules --
 
+    def _paced(self, measure: Measure, given: TickInput, wanted: bool) -> bool:
+        """Requests wait beside free seats and memory: the bound on outstanding prefill holds them."""
+        most = self.seats if given.kv_limit_seats is None else min(self.seats, given.kv_limit_seats)
+        full = given.prefill_out_tokens + given.mean_prompt_tokens > self.prefill_tokens_max
+        return wanted and full and given.in_flight < 0.95 * most - 1 and not measure.service
+
     def _signal(self, measure: Measure, given: TickInput) -> Signal:
         model = self._service if measure.service else self._streams
         target_s = self._target.ttft_s if measure.service else self._target.itl_s
@@ -357,6 +351,7 @@ class AdaptiveBatchSizer:
         predicted = model.seats_at(target_s * self._margin.margin, rho)
         trust = 2.0 if model.ticks < TRUST_TICKS else 4.0
         memory_seats = inf if given.kv_limit_seats is None else given.kv_limit_seats
+        self._price.full = min(predicted or 1.0, memory_seats)
         return Signal(
             now=given.now,
             latency_s=measure.latency_s,

@@ -35,11 +35,13 @@ class Size(NamedTuple):
 class _Entry:
     """One booked request. `estimate`: prompt tokens before correction."""
 
-    __slots__ = ("band", "estimate", "generated", "output_cap", "prompt", "remaining", "tenant")
+    __slots__ = ("band", "estimate", "generated", "mix", "output_cap", "prompt", "remaining", "tenant")
 
-    def __init__(self, tenant: str, estimate: int, prompt: int, output_cap: int | None, remaining: int) -> None:
+    def __init__(
+        self, tenant: str, estimate: int, prompt: int, output_cap: int | None, remaining: int, mix: int
+    ) -> None:
         self.tenant, self.estimate, self.prompt, self.output_cap = tenant, estimate, prompt, output_cap
-        self.generated, self.remaining = 0, remaining
+        self.generated, self.remaining, self.mix = 0, remaining, mix
         self.band = _band_of(remaining)
 
 
@@ -75,6 +77,7 @@ class Ledger:
         self._scale = 1.0
         self._apart_since_s: float | None = None
         self._mean_prompt = DriftingMean(float(PRIOR), 0.01)
+        self._shifts = 0
         self._sized: tuple[str, int, int | None] | None = None  # whose size is known, until something is learnt
         self.lessons = 0  # how often something was learnt that changes sizes
         self._size = Size(0, 0, 0)
@@ -120,9 +123,18 @@ class Ledger:
         return self._mean_prompt.mean * (1 - self.prompts.cached_share)
 
     @property
+    def mix(self) -> int:
+        """Number of the present mix of requests: a new one begins when prompts have changed by half or more."""
+        if self._mean_prompt.mean and self._mean_prompt.shifts != self._shifts:
+            self._shifts = self._mean_prompt.shifts
+            self.lengths.shifted()
+        return self.lengths.mix
+
+    @property
     def mean_output_tokens(self) -> float:
-        """Mean output, the tokens of live requests counted (censored mean)."""
-        return self.lengths.mean_tokens([entry.generated for entry in self._entries.values()])
+        """Mean output of the present mix, the tokens of live requests counted (censored mean)."""
+        mix = self.mix
+        return self.lengths.mean_tokens([entry.generated for entry in self._entries.values() if entry.mix == mix])
 
     @property
     def output_variation(self) -> float:
@@ -153,7 +165,7 @@ class Ledger:
         most = self._held_tokens + prompt + self._growth * (self._remaining_tokens + remaining)  # k R_k <= sum of R
         if most * self._scale <= room:
             return True
-        candidate = _Entry(tenant, prompt_tokens, prompt, output_cap, remaining)
+        candidate = _Entry(tenant, prompt_tokens, prompt, output_cap, remaining, 0)
         before = self._peak_tokens
         self._book(candidate, 1)
         peak = self._peak()
@@ -171,7 +183,9 @@ class Ledger:
         prompt, _, remaining = self.size(tenant, prompt_tokens, output_cap)
         if self.capacity_tokens is not None and prompt + remaining > self.capacity_tokens:
             prompt, remaining = self._clamped(prompt, remaining)
-        entry = self._entries[ticket_id] = _Entry(tenant, prompt_tokens, prompt, output_cap, remaining)
+        entry = self._entries[ticket_id] = _Entry(
+            tenant, prompt_tokens, prompt, output_cap, remaining, self.lengths.mix
+        )
         self._mean_prompt.add(prompt)
         self._book(entry, 1)
         return prompt + remaining
@@ -192,7 +206,7 @@ class Ledger:
         if usage is not None:
             self._sized = None
             self.lessons += 1
-            self.lengths.ended(entry.tenant, usage.completion_tokens)
+            self.lengths.ended(entry.tenant, usage.completion_tokens, entry.mix)
             self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
 
     def counted(self, ticket_id: int, prompt_tokens: int, at_least: bool) -> None:

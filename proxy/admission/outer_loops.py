@@ -1,32 +1,37 @@
 """The slow loops around the limit: margin of the target, prefill tokens, engine cap, memory factor, peak of use.
 
-margin   q = quantile of the last 100 latencies / target at 1 - 0.2 (1 - attainment), 0.99 for 0.95: the samples
-         are correlated, a tracker of 0.95 delivers 0.88-0.91 and one of 0.98 just 0.95 with single runs below;
-         m *= clip(q^-0.5, 0.95, 1.01) within 0.7..1.05; only requests dispatched after its last change judge it, and
-         a batch with more late ones than 100 may have is judged at once
+margin   m = 1 / (w Q): Q is the 1 - 0.8 (1 - attainment) quantile of latency / (target m at dispatch) over the last
+         20 s, or 100 requests; w = 1 + 0.05 (1 - kappa a / T) leaves room for the level itself, which wanders with
+         the prompts: all requests of a batch are late together, and a quantile of theirs says nothing of the next
+         minute. m goes half of the way (in the logarithm) at a time, by 1 % up and 5 % down at most; more late ones
+         than 100 may have are judged at once. Before the first judgement, and when other requests come,
+         m = 1 / (w (1 + 1.5 s)), at most 0.94, with s = sqrt(n) kappa d rho / T: the relative standard deviation of
+         what the n prompts that come while a request runs add to its time
 prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
          fitted prefill rate within 0.5..1.5 of its mean; and at most two steps' worth of what a step takes beside
          decoding within the target, (T/kappa - a) / d, or two prompts: a ramp that is paced so keeps the target
-         of those who run (flow control on activations, arXiv 2604.11001); the residual r = TTFT - (outstanding + own
-         prompt) / R - x shows waiting that the model does not explain
+         of those who run (flow control on activations, arXiv 2604.11001). Where this bound alone keeps seats empty
+         below 0.9 of the aim it grows, up to eight times: a step may bring several tokens (speculative decoding).
+         The residual r = TTFT - (outstanding + own prompt) / R - x shows waiting that the model does not explain
 cap      waiting >= max(2, 5 % of running), yet not twice of it (embeddings wait for the next step by the dozen, and
          run none), in two fresh scrapes with running at rest: cap = running for 30 s, then
          +5 % per 30 s, and from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
-         else per 5 s with requests waiting +2 % while usage < 0.80, +0.8 % below 0.92; within 0.5..1.3, above 1
+         else per 5 s with requests waiting, 20 s after usage was last 0.92 or more, +2 % below 0.80, else +0.8 %
+         (a usage of 0 is a gauge that tells nothing yet); within 0.5..1.3, above 1
          it discounts expected growth (see `ledger`): not all live requests last as long as expected at once
 """
 
 from __future__ import annotations
 
 from collections import deque
-from math import exp, inf
+from math import exp, inf, sqrt
 
-from proxy.admission.step_model import CHUNK_TOKENS
+from proxy.admission.step_model import CHUNK_TOKENS, Coefficients
 from proxy.types import Telemetry
 
 FRESH_S = 2.0
-SAMPLES = 100
+SAMPLES, SPREADS_MAX = 100, 1000
 SCALE_MAX = 0.8
 STEPS_AHEAD, PROMPTS_AHEAD = 2.0, 2.0
 GROWTH = 1.02
@@ -36,44 +41,71 @@ CROWD_MIN = 1 / 3
 class MarginLoop:
     """Trims the target so that the wanted share of requests meets it."""
 
-    DEAD_BAND = 0.002
+    START, LEAST, MOST = 0.94, 0.7, 1.05
+    LEVEL = 0.8  # of the share that may be late
+    WANDER = 0.05
+    TAIL = 1.5
+    SPAN_S, EVERY = 20.0, 25
+    CUT, RISE = 0.95, 1.01
 
     def __init__(self, attainment: float) -> None:
-        self.margin = 0.94
-        self._quantile = 1 - 0.2 * (1 - attainment)
+        self.margin = self.START
+        self._quantile = 1 - self.LEVEL * (1 - attainment)
         self._allowed = SAMPLES * (1 - attainment)  # late ones of a batch
-        self._ratios: list[float] = []
-        self._late = 0
-        self._changed_s = -inf
+        self._wander = 1 + self.WANDER
+        self._spreads: deque[tuple[float, float]] = deque(maxlen=SPREADS_MAX)  # end, latency / what was aimed at
+        self._aims: deque[tuple[float, float]] = deque([(-inf, self.START)], maxlen=64)  # since when, which margin
+        self._late = self._count = 0
+        self._told = False
 
     def observe(self, ratio: float, dispatched_s: float, now: float) -> None:
         """One finished request: latency / target, and when it was dispatched."""
-        if dispatched_s < self._changed_s:
-            return
-        self._ratios.append(ratio)
+        aim = next((margin for since_s, margin in reversed(self._aims) if since_s <= dispatched_s), self._aims[0][1])
+        spreads = self._spreads
+        spreads.append((now, ratio / aim))
+        while len(spreads) > SAMPLES and now - spreads[0][0] > self.SPAN_S:
+            spreads.popleft()
+        self._count += 1
         self._late += ratio > 1
-        if len(self._ratios) < SAMPLES and self._late <= self._allowed:
+        if (len(spreads) < SAMPLES or self._count < self.EVERY) and self._late <= self._allowed:
             return
-        count = len(self._ratios)
-        tail = sorted(self._ratios)[min(int(self._quantile * count), count - 1)]
+        self._count, self._late, self._told = 0, 0, True
+        tail = sorted(spread for _, spread in spreads)[min(int(self._quantile * len(spreads)), len(spreads) - 1)]
+        off = self._wander * max(tail, 0.01) * self.margin
+        self._aim(self.margin * min(max(off**-0.5, self.CUT), self.RISE), now)
+
+    def expect(self, fit: Coefficients, target_s: float, rho: float, seats: float, now: float) -> None:
+        """The fit is known, and rho prompt tokens per output token at so many seats: until requests have told, the
+        margin stands where the prefill of others would leave it."""
+        self._wander = 1 + self.WANDER * min(max(1 - fit.kappa * fit.a / target_s, 0.2), 1.0)
+        if not self._told:
+            spread = sqrt(max(seats, 1.0)) * fit.kappa * fit.d * rho / target_s
+            self._aim(min(1 / (self._wander * (1 + self.TAIL * spread)), self.START), now)
+
+    def shifted(self) -> None:
+        """Other requests come, whose latencies spread in another way."""
+        self._told = False
         self.restart()
-        factor = min(max(max(tail, 0.01) ** -0.5, 0.95), 1.01)
-        margin = min(max(self.margin * factor, 0.7), 1.05)
-        if abs(factor - 1) > self.DEAD_BAND:
-            self.margin, self._changed_s = margin, now
 
     def restart(self) -> None:
         """Forget requests that ran before the conditions changed."""
-        self._ratios.clear()
-        self._late = 0
+        self._spreads.clear()
+        self._late = self._count = 0
+
+    def _aim(self, margin: float, now: float) -> None:
+        self.margin = min(max(margin, self.LEAST), self.MOST)
+        self._aims.append((now, self.margin))
 
 
 class PrefillLoop:
     """Bounds the prompt tokens that wait for their first token inside the engine."""
 
+    SLACK, PACE_MAX = 0.9, 8.0
+
     def __init__(self) -> None:
         self.tokens_max = 2.0 * CHUNK_TOKENS
         self._scale = SCALE_MAX
+        self._pace = 1.0
         self._rate: float | None = None
         self._residuals: list[float] = []
         self._late_ticks = 0
@@ -101,8 +133,35 @@ class PrefillLoop:
             self._scale, self._late_ticks = max(0.8 * self._scale, 0.1), 0
         elif binding:
             self._scale = min(1.02 * self._scale, SCALE_MAX)
-        paced = max(STEPS_AHEAD * room, PROMPTS_AHEAD * prompt)
+        paced = self._pace * max(STEPS_AHEAD * room, PROMPTS_AHEAD * prompt)
         self.tokens_max = min(max(self._scale * ttft_target_s * self._rate, CHUNK_TOKENS), paced)
+
+    def alone(self, pressure: float) -> None:
+        """Requests wait beside free seats and memory, held by nothing but this bound; `pressure`: latency / aim."""
+        if pressure < self.SLACK:
+            self._pace = min(1.1 * self._pace, self.PACE_MAX)
+        elif pressure > 1:
+            self._pace = max(0.8 * self._pace, 1.0)
+
+
+class Price:
+    """What a request costs, in engine-seconds: kappa (d P + (a/n + b) O), and P : 2 O before the first fit.
+
+    n is what runs once the limit has arrived: priced at the few that run during a ramp, the first requests would seem
+    to have had many times the service of later ones.
+    """
+
+    PREFILL_TOKEN_S = 4e-5  # before the first fit
+
+    def __init__(self) -> None:
+        self.running = 1.0  # lately
+        self.full = 1.0  # what the fit and memory let run
+
+    def cost(self, fit: Coefficients | None, prompt_tokens: float, output_tokens: float) -> float:
+        if fit is None:
+            return self.PREFILL_TOKEN_S * (prompt_tokens + 2 * output_tokens)
+        output_s = fit.a / max(self.running, self.full, 1.0) + fit.b
+        return fit.kappa * (fit.d * prompt_tokens + output_s * output_tokens)
 
 
 class Rest:
@@ -195,9 +254,11 @@ class MemoryFactor:
     """phi, the share of KV capacity that admission may promise."""
 
     PAUSE_S = 5.0
+    FULL, CALM_S = 0.92, 20.0
 
     def __init__(self) -> None:
         self.factor = 0.90
+        self._full_at_s = -inf
         self._preemptions: int | None = None
         self._changed_at_s = -inf
 
@@ -215,7 +276,9 @@ class MemoryFactor:
             self.factor, self._changed_at_s = max(0.88 * self.factor, 0.5), now
             return True
         usage = engine.kv_usage
-        if wanted and usage is not None and usage < 0.92:
+        if usage is not None and usage >= self.FULL:
+            self._full_at_s = now
+        if wanted and usage and now - self._full_at_s > self.CALM_S:
             growth = 1.02 if usage < 0.80 else 1.008
             self.factor, self._changed_at_s = min(growth * self.factor, 1.3), now
         return False

@@ -56,6 +56,12 @@ class _History:
         if not output_tokens:
             self._has_empty = True
 
+    def copy(self) -> _History:
+        found = _History()
+        for output_tokens in self._order:
+            found.add(output_tokens)
+        return found
+
     def remaining(self, generated: int) -> float | None:
         order = self._order
         if self._has_empty:
@@ -89,10 +95,11 @@ class DriftingMean:
     than `NEW_MAX` in between the last ones speak for all.
     """
 
-    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square", "add")
+    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square", "add", "shifts")
     CHART_GAIN, CHART_MAX = 0.1, 0.8
     YOUNG = 20
     LAST = 5
+    MATERIAL = log(1.5)
     NEW_MAX = 256
     SPREAD_MIN = 0.1  # of the logarithm: constant lengths have some, too
 
@@ -104,7 +111,7 @@ class DriftingMean:
         self._square = 0.5  # of the logarithm, until it has been seen
         self._chart = 0.0
         self._last: deque[float] = deque(maxlen=self.LAST)
-
+        self.shifts = 0  # how often the values have changed by half or more
         self._new: deque[float] = deque(maxlen=self.NEW_MAX)
         self.add = self._new.append
 
@@ -133,9 +140,9 @@ class DriftingMean:
             score = off / sqrt(square if square > least else least)
             chart += self.CHART_GAIN * ((score if -2.0 < score < 2.0 else 2.0 if score > 0.0 else -2.0) - chart)
             if (chart > most or chart < -most) and count >= self.YOUNG:
-                mean = sum(last) / len(last)
-                middle = sum(log(max(one, 1.0)) for one in last) / len(last)
-                count, chart = self.LAST, 0.0
+                before, middle = middle, sum(log(max(one, 1.0)) for one in last) / len(last)
+                mean, count, chart = sum(last) / len(last), self.LAST, 0.0
+                self.shifts += abs(middle - before) > self.MATERIAL
         self._count, self._mean, self._log, self._square, self._chart = count, mean, middle, square, chart
 
 
@@ -147,6 +154,8 @@ class LengthPredictor:
         self._tenants: OrderedDict[str, _History] = OrderedDict()
         self._mean = DriftingMean(OUTPUT_MIN, 0.01)
         self._cohort: list[int] | None = []  # every output since the start, until the first generation is over
+        self._before: _History | None = None  # outputs of the mix before this one
+        self.mix = 0  # number of the present mix of requests; each is told of with the one it started under
 
     def remaining(self, tenant: str, generated: int, cap: int | None) -> int:
         """Expected further output tokens of a live request, >= 0 and within the client's cap."""
@@ -156,15 +165,21 @@ class LengthPredictor:
         expected = history.remaining(generated)
         if expected is None:
             expected = max(PRIOR / 8, generated / 2)
-        if self._cohort is not None and len(self._cohort) < FEW:
+        if self._cohort is not None and self._before is None and len(self._cohort) < FEW:
             expected = max(expected, PRIOR - generated)
         tokens = int(expected)
         if cap is None or tokens <= cap - generated:
             return tokens
         return cap - generated if cap > generated else 0
 
-    def ended(self, tenant: str, output_tokens: int) -> None:
-        """A request ended by itself after `output_tokens`."""
+    def shifted(self) -> None:
+        """Other requests come from now on: their outputs are counted apart from those of the ones still running."""
+        self.mix += 1
+        self._cohort = []
+        self._before = self._all.copy()
+
+    def ended(self, tenant: str, output_tokens: int, mix: int) -> None:
+        """A request that started under `mix` ended by itself after `output_tokens`."""
         history = self._tenants.get(tenant)
         if history is None:
             history = self._tenants[tenant] = _History()
@@ -175,15 +190,18 @@ class LengthPredictor:
         history.add(output_tokens)
         self._all.add(output_tokens)
         if self._cohort is not None:
-            insort(self._cohort, output_tokens)
+            if mix == self.mix:
+                insort(self._cohort, output_tokens)
         else:
             self._mean.add(output_tokens)
 
     def mean_tokens(self, live: Collection[int]) -> float:
-        """Mean output; `live` are the tokens that unfinished requests have generated so far."""
+        """Mean output; `live` are the tokens that unfinished requests of this mix have generated so far."""
         if self._cohort is not None:
             count = len(self._cohort)
-            mean = max(restricted_mean(self._cohort, sorted(live)), OUTPUT_MIN)
+            area, survival, last = restricted_mean(self._cohort, sorted(live))
+            tail = 0.0 if self._before is None else self._before.remaining(last) or 0.0
+            mean = max(area + survival * tail, OUTPUT_MIN)
             self._mean = DriftingMean(mean, 0.01, count)
             if count >= min(100 + 3 * len(live), COHORT_MAX):
                 self._cohort = None
@@ -195,14 +213,17 @@ class LengthPredictor:
         return self._all.variation() if len(self._all) >= ENOUGH else 1.0
 
 
-def restricted_mean(ended: Sequence[int], live: Sequence[int]) -> float:
-    """Area under the Kaplan-Meier curve up to the largest value seen; both sequences ascend."""
+def restricted_mean(ended: Sequence[int], live: Sequence[int]) -> tuple[float, float, int]:
+    """Area under the Kaplan-Meier curve up to the largest value seen, its height there, that value; both ascend."""
     survival, area, last = 1.0, 0.0, 0
     for index, value in enumerate(ended):
         area += survival * (value - last)
         survival *= 1 - 1 / (len(ended) - index + len(live) - bisect_left(live, value))
         last = value
-    return area + survival * max(live[-1] - last, 0) if live else area
+    if live and live[-1] > last:
+        area += survival * (live[-1] - last)
+        last = live[-1]
+    return area, survival, last
 
 
 class PromptCorrection:

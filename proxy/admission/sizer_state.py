@@ -42,8 +42,9 @@ class TickInput:
     `gap_s`, `tokens`: as in `types.Reading`. `running`: time average of requests past their first token (a request
     that is not streamed counts from its dispatch). `prefill_tokens`: uncached prompt tokens whose first token came in
     this tick; `prefill_out_tokens`: those still outstanding. `queue_share`: 0..1 share of the tick with an eligible
-    request waiting. `mean_prompt_tokens` is the uncached part. `kv_limit_seats`: seats that memory holds at the
-    measured sizes. `engine_total_running`: what the engine says it runs, all proxies together.
+    request waiting. `mean_prompt_tokens` is the uncached part. `mix`: number of the present mix of requests, as the
+    ledger counts them. `kv_limit_seats`: seats that memory holds at the measured sizes. `engine_total_running`: what
+    the engine says it runs, all proxies together.
     """
 
     now: float
@@ -57,7 +58,7 @@ class TickInput:
     queue_share: float
     mean_prompt_tokens: float
     mean_output_tokens: float
-    output_cv: float = 1.0
+    mix: int = 0
     kv_limit_seats: float | None = None
     engine: Telemetry | None = None
     engine_total_running: float | None = None

@@ -126,13 +126,16 @@ class Desk:
         if not (pool.queue.waiting or pool.unsettled):
             return
         for _, lane in lanes:
-            if lane.sleepers and not station.elephants:
+            if lane.sleepers and not station.elephants_wait(now):
                 pool.wake(lane)
         self.pump.run(pool, [lane for _, lane in lanes], now)
 
     def pump_all(self, now: float) -> None:
         for pool in self.board.pools:
             if pool.queue.waiting:
+                for lane in pool.lanes.values():
+                    if lane.sleepers and not all(station.elephants_wait(now) for station in lane.stations):
+                        pool.wake(lane)
                 self.pump.run(pool, list(pool.lanes.values()), now)
 
     # -- what the pump asks and tells

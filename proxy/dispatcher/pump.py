@@ -66,7 +66,7 @@ class Pump:
             placed = self.place(pool, lane, choice, now)
             open_lanes = [one for _, one in found if one.has_room and (placed or one is not lane)]
         for lane in lanes:
-            lane.mark(pool.has_ready(lane), now)
+            lane.mark(lane.reservation is not None or pool.has_ready(lane), now)
 
     def _second_tries(self, pool: Pool, lane: Lane, now: float) -> None:
         """What an upstream has failed goes first, and keeps nobody else from an upstream that it cannot use itself."""

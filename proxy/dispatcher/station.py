@@ -4,7 +4,8 @@
     holdback   taken + needed <= the seats of its class, unless its class is owed service or nothing runs
     prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding; 0.65 Pmax for a class that is
                held back, 2.5 Pmax for the one it is held back for: its prompts find room at once
-    elephant   a prompt above four chunks waits while another such prompt is in prefill and anything runs
+    elephant   a prompt above four chunks waits while another such prompt is in prefill and anything runs, and then
+               as long again (see `elephants`)
     memory     the ledger's future peak with it <= usable KV tokens
     stopped    fresh telemetry says KV usage >= 0.95 while requests wait inside the engine
 
@@ -22,14 +23,14 @@ from proxy.admission.batch_sizer import RESTORE_SHARE, AdaptiveBatchSizer, TickI
 from proxy.admission.ceiling import MemoryBound, resolve, seats_for
 from proxy.admission.ledger import Ledger, Size
 from proxy.admission.limits import Reason
+from proxy.admission.step_model import CHUNK_TOKENS
 from proxy.dispatcher.config import UpstreamConfig
+from proxy.dispatcher.elephants import ELEPHANT_TOKENS, Elephants
 from proxy.dispatcher.permits import Block, Permit, seats_of
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.upstream import Upstream
 from proxy.types import Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage, Work
 
-CHUNK_TOKENS = 2048  # prefill chunk of vLLM and SGLang by default
-ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
 KV_STOP = 0.95
 PREFILL_HELD, PREFILL_ABOVE = 0.65, 2.5  # of the prefill bound, for a class held back and for one above such a class
 HELD_S = 60.0
@@ -53,7 +54,7 @@ class Station:
         self.permits: dict[int, Permit] = {}
         self.aborting: dict[int, tuple[Permit, float]] = {}  # with the end of its grace
         self.prefill_out_tokens = 0.0
-        self.elephants = 0
+        self.elephants = Elephants()
         self.kept_seats = 0  # free seats that only holdback keeps free, while tickets wait
         self._sized: Ticket | None = None  # whose size is `_size`, after so many lessons of the ledger
         self._size, self._lessons = Size(0, 0, 0), 0
@@ -152,8 +153,12 @@ class Station:
             return None
         if class_seats < self.seats:
             self._held_at_s = now
-            return self._block_of_size(ticket, 1.0 if owed else PREFILL_HELD)
-        return self._block_of_size(ticket, PREFILL_ABOVE if now - self._held_at_s < HELD_S else 1.0)
+            return self._block_of_size(ticket, 1.0 if owed else PREFILL_HELD, now)
+        return self._block_of_size(ticket, PREFILL_ABOVE if now - self._held_at_s < HELD_S else 1.0, now)
+
+    def elephants_wait(self, now: float) -> bool:
+        """May a very long prompt not start now, whatever else is free?"""
+        return self.upstream.seats_taken > 0 and self.elephants.block(self.ledger.mean_uncached_tokens, now)
 
     def grant(self, ticket: Ticket, cost: float, owed: bool, now: float) -> Permit:
         """Start the ticket here: every count goes up together."""
@@ -173,7 +178,7 @@ class Station:
             )
             self.prefill_out_tokens = outstanding = ahead_tokens + uncached
             if uncached > ELEPHANT_TOKENS:
-                self.elephants += 1
+                self.elephants.began()
             if not visible:
                 heappush(self._prefill_due, (now + outstanding / self._drain_rate, ticket.id))
         if not visible:
@@ -183,7 +188,7 @@ class Station:
 
     def first_token(self, permit: Permit, now: float) -> None:
         """The prefill is over."""
-        self._prefilled(permit)
+        self._prefilled(permit, now)
         if not permit.running:
             self._integrate(now)
             permit.running = True
@@ -210,7 +215,7 @@ class Station:
         ticket, seats = permit.ticket, permit.seats
         del self.permits[ticket.id]
         if permit.prefilling:
-            self._prefilled(permit, done=False)
+            self._prefilled(permit, now, done=False)
         if linger:
             self.upstream.linger()
             self.aborting[ticket.id] = (permit, now + ABORT_GRACE_S)
@@ -233,7 +238,7 @@ class Station:
         while self._prefill_due and self._prefill_due[0][0] <= now:
             permit = self.permits.get(heappop(self._prefill_due)[1])
             if permit is not None:
-                self._prefilled(permit)
+                self._prefilled(permit, now)
         return [ticket_id for ticket_id, (_, until_s) in self.aborting.items() if until_s <= now]
 
     def tick(self, now: float, reading: Reading, queue_share: float) -> list[Step]:
@@ -274,7 +279,7 @@ class Station:
             queue_share=queue_share,
             mean_prompt_tokens=ledger.mean_uncached_tokens,
             mean_output_tokens=ledger.mean_output_tokens,
-            output_cv=ledger.output_variation,
+            mix=ledger.mix,
             kv_limit_seats=None if ceiling is None else float(ceiling),
             engine=telemetry,
             engine_total_running=None if running is None else float(running),
@@ -349,9 +354,9 @@ class Station:
         telemetry = self.fresh_telemetry(now)
         return telemetry is not None and (telemetry.kv_usage or 0.0) >= KV_STOP and (telemetry.waiting or 0) > 0
 
-    def _block_of_size(self, ticket: Ticket, prefill_share: float) -> Block | None:
+    def _block_of_size(self, ticket: Ticket, prefill_share: float, now: float) -> Block | None:
         tokens, outstanding = self.size(ticket)[1], self.prefill_out_tokens
-        if self.elephants and tokens > ELEPHANT_TOKENS:
+        if tokens > ELEPHANT_TOKENS and self.elephants_wait(now):
             return Block.ELEPHANT
         if outstanding and outstanding + tokens > prefill_share * self._prefill_max:
             return Block.PREFILL
@@ -361,14 +366,14 @@ class Station:
         estimate = ticket.estimate
         return None if ledger.fits(ticket.tenant, estimate.prompt_tokens, estimate.output_cap) else Block.MEMORY
 
-    def _prefilled(self, permit: Permit, done: bool = True) -> None:
+    def _prefilled(self, permit: Permit, now: float, done: bool = True) -> None:
         """Take the prompt out of the outstanding prefill, once."""
         if not permit.prefilling:
             return
         permit.prefilling, tokens = False, permit.prompt_tokens
         self.prefill_out_tokens -= tokens
         if tokens > ELEPHANT_TOKENS:
-            self.elephants -= 1
+            self.elephants.ended(permit.ticket.dispatched_s, now)
         if done:
             self._prefilled_tokens += tokens
 

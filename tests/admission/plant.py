@@ -290,7 +290,7 @@ class Plant:
                 queue_share=self._blocked / duration_s,
                 mean_prompt_tokens=self.ledger.mean_uncached_tokens,
                 mean_output_tokens=self.ledger.mean_output_tokens,
-                output_cv=self.ledger.output_variation,
+                mix=self.ledger.lengths.mix,
                 engine=seen,
             )
         )

@@ -319,11 +319,38 @@ def test_margin_hears_only_requests_of_this_epoch_that_are_long_enough() -> None
     for _ in range(100):
         one.observe(generation(0.09, epoch=1), 30.0)
         one.observe(generation(0.09, epoch=2, output=15), 30.0)
-    assert one.state().margin == 0.94
+    before = one.state().margin
     for _ in range(6):
         one.observe(generation(0.09, epoch=2), 30.0)
-    assert one.state().margin == pytest.approx(0.94 * 0.95)
+    assert one.state().margin == pytest.approx(before * 0.95)
     assert one.state().ttft_s == pytest.approx(0.05)
+
+
+def test_other_requests_open_an_epoch_give_the_margin_back_and_ramp_anew() -> None:
+    one = sizer()
+    ticks([one], 40)
+    for _ in range(6):
+        one.observe(generation(0.09, epoch=one.epoch), 40.0)
+    before, cut = one.epoch, one.state().margin
+    one.hold(20, 41.0)
+    one.hold(None, 41.0)
+    one.tick(moment(42.0, 20, 0.0175))
+    assert one.limit == pytest.approx(25), "an arrived limit rises by a quarter"
+    one.tick(moment(43.0, 25, 0.0184, mix=1))
+    assert one.limit == pytest.approx(50)
+    assert one.epoch == before + 1 and one.state().margin > cut
+
+
+def test_free_seats_beside_waiting_requests_loosen_the_prefill_bound_unless_memory_is_full() -> None:
+    bounds = {}
+    for seats in (None, 8.0):
+        one = sizer(initial=100)
+        for now in range(20):
+            one.tick(
+                moment(float(now), 8, 0.015, prefill_out_tokens=5000.0, mean_prompt_tokens=400, kv_limit_seats=seats)
+            )
+        bounds[seats] = one.prefill_tokens_max
+    assert bounds[None] > 2 * bounds[8.0]
 
 
 def test_slowdown_opens_an_epoch() -> None:

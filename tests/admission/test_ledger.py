@@ -128,6 +128,23 @@ def test_prompt_estimates_are_corrected() -> None:
     assert ledger.output_variation == 0.0
 
 
+@pytest.mark.parametrize(("later", "mix"), [(120, 0), (3000, 1), (10, 1)])
+def test_prompts_of_another_size_begin_a_new_mix(later: int, mix: int) -> None:
+    ledger = taught(None, [400] * 200)
+    assert ledger.mix == 0
+    assert ledger.mean_output_tokens == pytest.approx(400, rel=0.1)
+    ledger.reserve(1, "t", 100, None)
+    for ticket in range(2, 12):
+        ledger.reserve(ticket, "t", later, None)
+    assert ledger.mix == mix
+    for ticket in range(12, 62):
+        ledger.reserve(ticket, "t", later, None)
+        ledger.release(ticket, Usage(later, 50))
+    ledger.release(1, Usage(100, 4000))
+    if mix:
+        assert ledger.mean_output_tokens < 100, "one of the earlier mix that ends last is not counted"
+
+
 def test_a_prompt_that_was_counted_and_refused_corrects_the_next_estimate() -> None:
     ledger = Ledger(None)
     assert ledger.size("t", 100, 0).prompt == 100

@@ -101,7 +101,7 @@ def test_aimd(limit: float, signal: Signal, expected: Change | None) -> None:
 
 def test_aimd_cuts_once_in_three_seconds_on_smoothed_latency() -> None:
     law, hot = AimdLaw(), replace(SIGNAL, latency_s=0.05)
-    assert law.ticked(10, replace(SIGNAL, latency_s=0.015)) is not None
+    assert law.ticked(10, replace(SIGNAL, latency_s=0.017)) is not None
     cuts = [law.ticked(10, replace(hot, now=float(now))) for now in range(1, 6)]
     assert [cut is not None for cut in cuts] == [False, True, False, False, True]
 

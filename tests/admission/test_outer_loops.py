@@ -16,8 +16,10 @@ from proxy.admission.outer_loops import (
     MemoryFactor,
     Peak,
     PrefillLoop,
+    Price,
     Sharing,
 )
+from proxy.admission.step_model import Coefficients
 from proxy.types import Telemetry
 
 
@@ -26,13 +28,22 @@ def hear(loop: MarginLoop, ratios: Sequence[float], dispatched_s: float = 9.0) -
         loop.observe(ratio, dispatched_s, 10.0)
 
 
+W = 1.05  # room for a level that wanders, before the fit tells how much of the target depends on load
+
+
 @pytest.mark.parametrize(
-    ("ratio", "batches", "margin"),
-    [(0.5, 1, 0.94 * 1.01), (0.99, 1, 0.94 * 0.99**-0.5), (0.997, 1, 0.94), (0.0, 0.99, 0.94), (0.5, 3, 0.94 * 1.01)],
+    ("ratio", "count", "margin"),
+    [
+        (0.5, 100, 0.94 * 1.01),
+        (0.945, 100, 0.94 * (W * 0.945) ** -0.5),
+        (0.0, 99, 0.94),
+        (0.5, 124, 0.94 * 1.01),  # the next judgement is due after 25 more
+        (0.5, 125, 0.94 * 1.01**2),
+    ],
 )
-def test_margin_rises_with_headroom(ratio: float, batches: float, margin: float) -> None:
+def test_margin_rises_with_headroom(ratio: float, count: int, margin: float) -> None:
     loop = MarginLoop(0.95)
-    hear(loop, [ratio] * round(100 * batches))
+    hear(loop, [ratio] * count)
     assert loop.margin == pytest.approx(margin)
 
 
@@ -40,10 +51,10 @@ def test_margin_rises_with_headroom(ratio: float, batches: float, margin: float)
     ("ratios", "margin"),
     [
         ([2.0] * 5, 0.94),  # as many late ones as a batch may have
-        ([2.0] * 6, 0.94 * 0.95),  # one more: the batch is judged at once
-        ([0.9, 1.04] * 6, 0.94 * 1.04**-0.5),
-        ([0.8] * 98 + [1.2] * 2, 0.94 * 0.95),
-        ([0.8] * 99 + [1.2], 0.94 * 0.95),
+        ([2.0] * 6, 0.94 * 0.95),  # one more: what there is, is judged at once
+        ([0.9, 1.01] * 6, 0.94 * (W * 1.01) ** -0.5),
+        ([0.8] * 95 + [1.0] * 5, 0.94 * W**-0.5),
+        ([0.8] * 97 + [1.0] * 3, 0.94 * 1.01),  # fewer than four in a hundred
     ],
 )
 def test_margin_falls_with_the_tail(ratios: list[float], margin: float) -> None:
@@ -52,18 +63,52 @@ def test_margin_falls_with_the_tail(ratios: list[float], margin: float) -> None:
     assert loop.margin == pytest.approx(margin)
 
 
-def test_margin_is_judged_by_what_came_after_its_last_change_and_stays_within_its_bounds() -> None:
+@pytest.mark.parametrize(("dispatched_s", "rises"), [(9.0, True), (10.0, False)])
+def test_latencies_are_compared_with_the_margin_of_their_dispatch(dispatched_s: float, rises: bool) -> None:
     loop = MarginLoop(0.95)
     hear(loop, [2.0] * 6)
-    hear(loop, [2.0] * 500)
-    assert loop.margin == pytest.approx(0.94 * 0.95)
-    hear(loop, [2.0] * 6, dispatched_s=10.0)
-    assert loop.margin == pytest.approx(0.94 * 0.95**2)
-    for _ in range(10):
-        hear(loop, [9.0] * 6, dispatched_s=10.0)
+    loop.restart()
+    hear(loop, [0.97] * 100, dispatched_s)
+    assert (loop.margin > 0.94 * 0.95) == rises
+
+
+def test_margin_stays_within_its_bounds() -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [9.0] * 100)
     assert loop.margin == 0.7
-    hear(loop, [0.0] * 6000, dispatched_s=10.0)
+    loop.restart()
+    hear(loop, [0.0] * 6000)
     assert loop.margin == 1.05
+
+
+@pytest.mark.parametrize(("later_s", "rises"), [(15.0, False), (25.0, True)])
+def test_margin_forgets_after_twenty_seconds_what_a_hundred_later_ones_have_replaced(
+    later_s: float, rises: bool
+) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [0.98] * 100)
+    for _ in range(99):
+        loop.observe(0.5, 9.0, 10.0 + later_s)
+    before = loop.margin
+    for _ in range(26):
+        loop.observe(0.5, 9.0, 10.0 + later_s)
+    assert (loop.margin > before) == rises
+
+
+def test_until_requests_have_told_the_margin_stands_where_the_prefill_of_others_leaves_it() -> None:
+    loop, fit = MarginLoop(0.95), Coefficients(0.01, 1e-4, 4e-5)
+    loop.expect(fit, 0.04, 2.0, 100, 1.0)
+    expected = 1 / ((1 + 0.05 * 0.75) * (1 + 1.5 * 10 * 4e-5 * 2 / 0.04))
+    assert loop.margin == pytest.approx(expected)
+    loop.expect(fit, 0.04, 20.0, 100, 2.0)
+    assert loop.margin == pytest.approx(1 / ((1 + 0.05 * 0.75) * (1 + 1.5 * 10 * 4e-5 * 20 / 0.04)))
+    hear(loop, [2.0] * 6)
+    told = loop.margin
+    loop.expect(fit, 0.04, 2.0, 100, 11.0)
+    assert loop.margin == told
+    loop.shifted()
+    loop.expect(fit, 0.04, 2.0, 100, 12.0)
+    assert loop.margin == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("attainment", "falls"), [(0.95, True), (0.5, False)])
@@ -178,6 +223,25 @@ def test_engine_cap_is_learnt_from_two_fresh_scrapes(
     assert cap.seats == seats
 
 
+@pytest.mark.parametrize(
+    ("pressures", "times"),
+    [([0.8], 1.1), ([0.95], 1.0), ([1.1], 1.0), ([0.8, 0.8, 0.8, 1.1], 1.1**3 * 0.8), ([0.8] * 99, 8)],
+)
+def test_prefill_that_alone_keeps_seats_empty_is_paced_less(pressures: list[float], times: float) -> None:
+    loop = PrefillLoop()
+    for pressure in pressures:
+        loop.alone(pressure)
+    loop.tick(1e6, 0.5, True, 0, 1000, 500)
+    assert loop.tokens_max == pytest.approx(times * 2000)
+
+
+def test_a_request_costs_its_share_of_the_batch_that_runs_or_will() -> None:
+    price, fit = Price(), Coefficients(0.01, 1e-4, 4e-5, 2.0)
+    assert price.cost(None, 100, 50) == pytest.approx(4e-5 * 200)
+    for price.running, price.full, batch in ((8.0, 100.0, 100), (120.0, 100.0, 120), (0.0, 0.5, 1)):
+        assert price.cost(fit, 100, 50) == pytest.approx(2 * (4e-5 * 100 + (0.01 / batch + 1e-4) * 50))
+
+
 def test_engine_cap_probes_and_falls_back_at_the_first_sign() -> None:
     cap = EngineCap()
     cap.refused(80, 0.0)
@@ -193,13 +257,28 @@ def test_engine_cap_probes_and_falls_back_at_the_first_sign() -> None:
 
 @pytest.mark.parametrize(
     ("kv_usage", "wanted", "factor"),
-    [(0.5, True, 0.918), (0.85, True, 0.9072), (0.95, True, 0.9), (0.5, False, 0.9), (None, True, 0.9)],
+    [
+        (0.5, True, 0.918),
+        (0.85, True, 0.9072),
+        (0.95, True, 0.9),
+        (0.5, False, 0.9),
+        (None, True, 0.9),
+        (0.0, True, 0.9),
+    ],
 )
 def test_memory_factor_regains(kv_usage: float | None, wanted: bool, factor: float) -> None:
     loop = MemoryFactor()
     for now in (1.0, 2.0):  # once in five seconds
         assert not loop.tick(Telemetry(now, kv_usage=kv_usage, preemptions=3), now, wanted)
     assert loop.factor == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("full_s", "now", "grows"), [(0.0, 10.0, False), (0.0, 20.5, True), (15.0, 20.5, False)])
+def test_memory_factor_waits_until_memory_has_not_been_full_for_a_while(full_s: float, now: float, grows: bool) -> None:
+    loop = MemoryFactor()
+    loop.tick(Telemetry(full_s, kv_usage=0.95, preemptions=0), full_s, True)
+    loop.tick(Telemetry(now, kv_usage=0.6, preemptions=0), now, True)
+    assert (loop.factor > 0.9) == grows
 
 
 def test_memory_factor_cuts_once_per_burst_of_preemptions() -> None:

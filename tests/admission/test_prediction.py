@@ -24,7 +24,7 @@ from proxy.admission.prediction import (
 def taught(outputs: list[int], tenant: str = "a") -> LengthPredictor:
     predictor = LengthPredictor()
     for output in outputs:
-        predictor.ended(tenant, output)
+        predictor.ended(tenant, output, 0)
     return predictor
 
 
@@ -52,7 +52,7 @@ def test_remaining(outputs: list[int], generated: int, cap: int | None, expected
 def test_tenant_speaks_for_itself_once_known() -> None:
     predictor = taught([1000] * FEW, "long")
     for count in range(1, ENOUGH + 1):
-        predictor.ended("short", 10)
+        predictor.ended("short", 10, 0)
         assert (predictor.remaining("short", 0, None) == 10) == (count == ENOUGH)
     assert predictor.remaining("long", 0, None) == 1000
 
@@ -65,15 +65,21 @@ def test_window_forgets_the_oldest() -> None:
 def test_least_recent_tenant_is_forgotten() -> None:
     predictor = taught([1000] * ENOUGH, "old")
     for tenant in range(TENANTS_MAX):
-        predictor.ended(str(tenant), 10)
+        predictor.ended(str(tenant), 10, 0)
     assert predictor.remaining("old", 0, None) == 10  # the common history, by now all short
 
 
 @pytest.mark.parametrize(
     ("ended", "live", "expected"),
-    [([], [], 0.0), ([], [40, 70], 70.0), ([10, 30], [], 20.0), ([10], [10, 30], 10 + 2 / 3 * 20), ([30], [10], 30.0)],
+    [
+        ([], [], (0.0, 1.0, 0)),
+        ([], [40, 70], (70.0, 1.0, 70)),
+        ([10, 30], [], (20.0, 0.0, 30)),
+        ([10], [10, 30], (10 + 2 / 3 * 20, 2 / 3, 30)),
+        ([30], [10], (30.0, 0.0, 30)),
+    ],
 )
-def test_restricted_mean(ended: list[int], live: list[int], expected: float) -> None:
+def test_restricted_mean(ended: list[int], live: list[int], expected: tuple[float, float, int]) -> None:
     assert restricted_mean(ended, live) == pytest.approx(expected)
 
 
@@ -82,21 +88,36 @@ def test_mean_sees_through_the_first_generation_and_then_follows() -> None:
     outputs = [rng.randint(50, 450) for _ in range(200)]
     assert predictor.mean_tokens([]) == OUTPUT_MIN
     for output in sorted(outputs)[:60]:  # the shortest end first
-        predictor.ended("a", output)
+        predictor.ended("a", output, 0)
     assert 1.25 * sum(sorted(outputs)[:60]) / 60 < predictor.mean_tokens([sorted(outputs)[60]] * 140) < 250
     for output in sorted(outputs)[60:]:
-        predictor.ended("a", output)
+        predictor.ended("a", output, 0)
     assert predictor.mean_tokens([]) == pytest.approx(250, rel=0.05)
     for _ in range(500):
-        predictor.ended("a", 40)
+        predictor.ended("a", 40, 0)
     assert predictor.mean_tokens([]) == pytest.approx(40, rel=0.1)
+
+
+def test_outputs_of_a_new_mix_are_counted_apart_and_until_then_expected_like_the_earlier_ones() -> None:
+    predictor = taught([400] * FEW)
+    assert predictor.mean_tokens([]) == pytest.approx(400, rel=0.1)
+    predictor.shifted()
+    assert predictor.mix == 1
+    assert predictor.mean_tokens([]) == pytest.approx(400), "nothing is known of the new ones"
+    for _ in range(50):
+        predictor.ended("a", 900, 0)  # long ones of the earlier mix end last
+    assert predictor.mean_tokens([90, 20]) == pytest.approx(400)
+    for _ in range(20):
+        predictor.ended("a", 100, 1)
+    assert predictor.mean_tokens([90, 20]) == pytest.approx(100, rel=0.2)
+    assert predictor.remaining("b", 0, None) < PRIOR, "what is known of memory is not forgotten"
 
 
 def test_cohort_is_bounded() -> None:
     predictor = taught([100] * COHORT_MAX)
     assert predictor.mean_tokens([1] * 5000) < 101
     for _ in range(500):
-        predictor.ended("a", 10)
+        predictor.ended("a", 10, 0)
     assert predictor.mean_tokens([1] * 5000) < 20
 
 

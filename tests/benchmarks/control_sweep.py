@@ -67,7 +67,7 @@ def costs() -> str:
         ledger.reserve(index, f"t{index % 7}", rng.randint(10, 4000), rng.choice((None, 4096, 100)))
         ledger.progress(index, rng.randint(0, 800))
         if index < 300:
-            ledger.lengths.ended(f"t{index % 7}", int(rng.lognormvariate(5.5, 0.8)))
+            ledger.lengths.ended(f"t{index % 7}", int(rng.lognormvariate(5.5, 0.8)), 0)
             ledger.release(index, None)
     sizer = AdaptiveBatchSizer("u", LimitConfig(), Target(), 0.0)
     tick_us = microseconds(lambda: ticks([sizer], 100), 1) / 100

@@ -34,6 +34,30 @@ def test_one_elephant_in_prefill_and_small_ones_pass_the_next() -> None:
     world.empty()
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_elephant_lets_the_others_breathe_after_the_last_one(alone: bool) -> None:
+    world = World(config(upstream(seats=8)))
+    for _ in range(60):  # the usual prompt is short
+        usual = world.arrive(prompt=10)
+        world.first_token(usual)
+        world.finish(usual)
+    small = world.arrive(prompt=10)
+    world.first_token(small)
+    first, second = world.arrive("big", prompt=ELEPHANT), world.arrive("big", prompt=ELEPHANT)
+    world.pass_time(2.0)
+    world.first_token(first)
+    assert world.outcome(second) == "waiting"
+    world.pass_time(1.9, tick=True)
+    assert world.outcome(second) == "waiting"
+    if alone:
+        world.finish(small)
+        world.finish(first)
+    else:
+        world.pass_time(0.2, tick=True)
+    assert world.outcome(second) == "running", "the rest is over, or nobody is left to spare"
+    world.empty()
+
+
 def test_an_elephant_goes_to_the_upstream_that_has_none() -> None:
     world = World(config(upstream("u0"), upstream("u1")))
     for _ in range(2):

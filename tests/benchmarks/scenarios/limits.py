@@ -164,10 +164,10 @@ SHIFTED = World(
 
 
 def read_shifted(_: str, lab: Lab, found: Found) -> Numbers:
-    there, back = found["there"], found["back"]
+    there, back, alone = found["there"], found["back"], found["alone"]
     return {
         "settled": settled_s(lab.moments, there.seats, 0.15, (60.0, 130.0), span_s=30.0),
-        "returned": settled_s(lab.moments, back.seats, 0.15, (130.0, 190.0), span_s=30.0),
+        "returned": settled_s(lab.moments, alone.seats, 0.15, (130.0, 190.0), span_s=30.0),
         "goodput": goodput(lab.requests, TARGET, (85.0, 130.0)) / there.goodput,
         "goodput back": goodput(lab.requests, TARGET, (150.0, 190.0)) / back.goodput,
     }
@@ -178,7 +178,7 @@ D = Scenario(
     "the mix of requests shifts, and shifts back",
     "From second 60 to 130 prompts have 3,000 tokens instead of 512 and outputs 150 instead of 256: ten times as much "
     "prefill for each output token. The queue is short (60), so that the shift reaches the engine at once. "
-    "Settled: within 15 % of the best static limit for 80 % of the next 30 s.",
+    "Settled: within 15 % of the best static limit of the mix for 80 % of the next 30 s.",
     {"shifted": SHIFTED},
     read_shifted,
     (
@@ -190,6 +190,7 @@ D = Scenario(
     oracles={
         "there": Oracle(SHIFTED, (85.0, 130.0), 10.0, 60.0),
         "back": Oracle(SHIFTED, (150.0, 190.0), 60.0, 190.0),
+        "alone": Oracle(COLD, (30.0, 100.0), 110.0, 190.0),  # of the first mix where it is all there is
     },
     picture="shifted",
 )

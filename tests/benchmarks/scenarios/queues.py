@@ -214,20 +214,32 @@ def starvation(lab: Lab, rank: int, floor: float) -> list[float]:
 
     A class c is served when sigma V - S > q, so from the arrival of a request behind others of cost A until its
     dispatch at most (q + cost_max + A + own) / sigma of service goes by; requests on one slot each come on top.
+    Service is the engine's own time at the mean batch, whatever the dispatcher takes it for.
     """
     ran = sorted((one for one in lab.requests if one.ticket.upstream), key=dispatched)
     times = [dispatched(one) for one in ran]
-    sums = [0.0, *accumulate(one.ticket.cost for one in ran)]
+    running = mean(one.in_flight for one in lab.moments)
+    cost = {one.ticket.id: engine_s(one.arrival, running) for one in ran}
+    sums = [0.0, *accumulate(cost[one.ticket.id] for one in ran)]
     own = [one for one in ran if one.arrival.class_index == rank]
-    quantum = mean(one.ticket.cost for one in own)
-    most = max(one.ticket.cost for one in ran)
+    quantum = mean(cost[one.ticket.id] for one in own)
+    most = max(cost.values())
     shares = []
     for one in own:
         at_s = one.arrival.at_s
-        ahead = sum(other.ticket.cost for other in own if other.arrival.at_s < at_s < dispatched(other))
+        ahead = sum(cost[other.ticket.id] for other in own if other.arrival.at_s < at_s < dispatched(other))
         passed = sums[bisect_left(times, dispatched(one))] - sums[bisect_left(times, at_s)]
-        shares.append(passed / ((2 * quantum + most + ahead + one.ticket.cost) / floor))
+        shares.append(passed / ((2 * quantum + most + ahead + cost[one.ticket.id]) / floor))
     return shares
+
+
+def engine_s(arrival: Arrival, running: float) -> float:
+    """Engine time of a request among so many: its prompt, and its share of the steps that its output takes."""
+    step, output = FLOOD.profile.step_time, arrival.output_tokens
+    held = arrival.prompt_tokens + output / 2
+    return step.prefill_token_s * arrival.prompt_tokens + output * (
+        step.base_s / running + step.sequence_s + step.kv_token_s * held
+    )
 
 
 def read_flood(_: str, lab: Lab, __: Found) -> Numbers:
@@ -248,7 +260,7 @@ Q = Scenario(
     "ten minutes of flood from above",
     "The high class alone sends more than twice what fits; normal and low send less than their floors, some of it in "
     "prompts of 12,000 tokens on an engine whose memory is full. The bound is that of deficit scheduling: while a "
-    "request waits, at most (q + cost_max + what is ahead) / floor of service may go by.",
+    "request waits, at most (q + cost_max + what is ahead) / floor of service, in the engine's own time, may go by.",
     {"flood": FLOOD},
     read_flood,
     (
