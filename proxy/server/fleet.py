@@ -6,6 +6,8 @@ import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+import structlog
+
 from proxy.adapters.files import load_plan
 from proxy.adapters.gate import Gate, Lane
 from proxy.adapters.prober import ProbeConfig, ProbeTarget
@@ -19,6 +21,8 @@ from proxy.settings.ground import target
 from proxy.settings.root import Settings
 from proxy.settings.upstreams import Upstream
 from proxy.wire.headers import upstream_lines
+
+log = structlog.get_logger()
 
 
 def _tls(upstream: Upstream) -> ssl.SSLContext | None:
@@ -95,13 +99,18 @@ def contexts(settings: Settings) -> dict[str, ssl.SSLContext | None]:
 
 
 def planned_memory(settings: Settings) -> dict[str, MemoryBound]:
-    """Bounds computed from model and accelerator, for upstreams with a `memory.plan`. PlanError names the key."""
+    """Bounds computed from model and accelerator, for upstreams with a `memory.plan`, their notes in the log.
+
+    PlanError names the key.
+    """
     bounds: dict[str, MemoryBound] = {}
     for upstream in settings.upstreams:
         if upstream.memory.plan is not None:
             engine = upstream.engine if upstream.engine in ENGINE_NAMES else "vllm"
             plan = load_plan(upstream.memory.plan.model_dump() | {"engine": engine})
             bounds[upstream.name] = MemoryBound(tokens=plan.kv_tokens, source="plan")
+            for note in plan.notes:
+                log.warning("memory plan", upstream=upstream.name, note=note)
     return bounds
 
 

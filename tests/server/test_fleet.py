@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from proxy.admission.ceiling import MemoryBound
 from proxy.server import fleet
@@ -127,6 +129,17 @@ def test_planned_memory_is_computed_only_where_a_plan_is_given() -> None:
     vllm = fleet.planned_memory(settings(engine("vllm", engine="vllm", **planned)))["vllm"]
     assert found["auto"] == vllm  # an engine that is not known yet is planned as vLLM
     assert found["sglang"] != vllm
+
+
+def test_what_a_plan_notes_is_in_the_log(tmp_path: Path) -> None:
+    shape = json.loads((Path(__file__).parents[2] / "config" / "models" / "qwen3-8b.json").read_text(encoding="utf-8"))
+    shape |= {"model_type": "newcomer", "architectures": ["NewcomerForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    plan = PLAN | {"model": str(tmp_path)}
+    with structlog.testing.capture_logs() as told:
+        fleet.planned_memory(settings(engine("e", memory={"source": "plan", "plan": plan})))
+    assert [(line["log_level"], line["upstream"]) for line in told] == [("warning", "e")]
+    assert "Newcomer" in told[0]["note"]
 
 
 def test_what_the_prober_is_told() -> None:
