@@ -69,7 +69,15 @@ def rss_bytes(proxy: ProxyProcess) -> int:
 @pytest.fixture
 def faulty(tmp_path: Path) -> Iterator[tuple[ProxyProcess, ScriptedUpstream]]:
     engine = ScriptedUpstream()
-    config = settings(upstream("one", engine.url, "m", seats=64), log={"sample_rate": 0.0}, metrics={"top_tenants": 10})
+    patience = dict.fromkeys(
+        ("ttft_timeout_s", "itl_timeout_s", "response_timeout_s"), 20
+    )  # a busy machine is no fault
+    config = settings(
+        upstream("one", engine.url, "m", seats=64),
+        log={"sample_rate": 0.0},
+        metrics={"top_tenants": 10},
+        routing=patience,
+    )
     with running(tmp_path, config) as proxy:
         yield proxy, engine
     engine.close()
