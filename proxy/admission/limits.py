@@ -4,7 +4,7 @@
     seed    every `interval` samples: mean pressure < deadband: L *= increase; mean pressure > 1: L *= decrease.
             The names of the original guide: min_batch_size = minimum, max_batch_size = maximum, target_latency_ms =
             1000 * target, adjustment_interval = interval. L is never truncated: int(1 * 1.5) = 1 would freeze it.
-    aimd    per tick on x smoothed with gain 0.5: x < 0.92 Tm and binding: L += max(1, sqrt(L)/4);
+    aimd    per tick on x smoothed with gain 0.5: x < 0.93 Tm and binding: L += max(1, sqrt(L)/4);
             x > 0.97 Tm: L = 0.9 min(L, n), one cut per 3 s. Between proxies that share an engine the step is 1/64 of
             what it runs for all of them, the same for each: then differences shrink with every cut (Chiu, Jain 1989).
     model   L follows N = (Tm/kappa - a)/(b + d rho), the inverse of the fitted step time (see `step_model`).
@@ -177,7 +177,7 @@ class AimdLaw:
                 return None
             self._cut_at_s = signal.now
             return Change(0.9 * min(limit, max(signal.running, 1.0)), Reason.OVER_TARGET)
-        if self._smooth_s < 0.92 * signal.aim_s and signal.binding:
+        if self._smooth_s < 0.93 * signal.aim_s and signal.binding:
             step = sqrt(limit) / 4 if signal.total is None else signal.total / SHARED_STEPS
             return Change(limit + max(1.0, step), Reason.HEADROOM)
         return None

@@ -14,7 +14,7 @@ from proxy.laboratory.workload import Stream
 from tests.benchmarks.scenarios import worlds
 from tests.benchmarks.scenarios.__main__ import PAGE, kept
 from tests.benchmarks.scenarios.document import document, worst
-from tests.benchmarks.scenarios.scenario import Best
+from tests.benchmarks.scenarios.scenario import Best, Measure
 from tests.benchmarks.scenarios.sweep import SCENARIOS
 from tests.benchmarks.scenarios.worlds import OURS
 
@@ -39,6 +39,16 @@ def test_a_threshold_reached_on_the_page_is_reached_again(key: str, results: dic
     assert judged
     missed = {m.words: m.text(measured[m.name]) for m in judged if not m.reached(measured[m.name])}
     assert not missed
+
+
+@pytest.mark.parametrize(
+    ("at_least", "at_most", "expected"), [(0.95, None, 0.9), (None, 1.0, 1.2), (0.95, 1.05, 1.2), (1.0, 1.2, 0.9)]
+)
+def test_the_worst_seed_is_the_one_furthest_from_what_is_wanted(
+    at_least: float | None, at_most: float | None, expected: float
+) -> None:
+    measure = Measure("it", "it", at_least=at_least, at_most=at_most)
+    assert measure.worst([1.0, 0.9, 1.2]) == expected
 
 
 def test_the_same_seed_gives_the_same_figures(results: dict[str, Any]) -> None:

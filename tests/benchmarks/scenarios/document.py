@@ -23,19 +23,11 @@ def worst(measure: Measure, seeds: Mapping[str, Mapping[str, float]]) -> float:
     return measure.worst([numbers[measure.name] for numbers in seeds.values()])
 
 
-def better(measure: Measure, left: float, right: float) -> bool:
-    """Closer to what is wanted: within both bounds, else more or less."""
-    if measure.at_least is not None and measure.at_most is not None:
-        middle = (measure.at_least + measure.at_most) / 2
-        return abs(left - middle) < abs(right - middle)
-    return left > right if measure.more_is_better else left < right
-
-
 def best_other(measure: Measure, laws: Mapping[str, Any]) -> tuple[str, float] | None:
     found: tuple[str, float] | None = None
     for law, seeds in laws.items():
         value = worst(measure, seeds)
-        if law != OURS and (found is None or better(measure, value, found[1])):
+        if law != OURS and (found is None or measure.better(value, found[1])):
             found = law, value
     return found
 

@@ -62,9 +62,20 @@ class Measure:
             return self.name in MORE
         return self.at_most is None
 
+    def better(self, left: float, right: float) -> bool:
+        """Closer to what is wanted: the middle of two bounds, else more or less."""
+        if self.at_least is not None and self.at_most is not None:
+            middle = (self.at_least + self.at_most) / 2
+            return abs(left - middle) < abs(right - middle)
+        return left > right if self.more_is_better else left < right
+
     def worst(self, values: list[float]) -> float:
         """Of several seeds."""
-        return min(values) if self.more_is_better else max(values)
+        found = values[0]
+        for value in values:
+            if self.better(found, value):
+                found = value
+        return found
 
     def text(self, value: float) -> str:
         if isinf(value):
