@@ -77,7 +77,7 @@ class AdaptiveBatchSizer:
         self._rest = outer.Rest(now)
         self._cut_at_s = -inf
         self._hot_ticks = 0
-        self._mix = 0
+        self._mix: int | None = None
 
     def __repr__(self) -> str:
         return f"AdaptiveBatchSizer({self.upstream!r}, limit={self.limit:.1f}, epoch={self.epoch}, {self._reason})"
@@ -164,9 +164,9 @@ class AdaptiveBatchSizer:
         self._cap.tick(given.engine, now, self._raised_at_s)
         preempted = self._memory.tick(given.engine, now, wanted)
         measure = self._measure(given)
-        if given.mix != self._mix:
-            self._mix = given.mix
+        if self._mix is not None and given.mix != self._mix:
             self._shift(now)
+        self._mix = given.mix
         if measure is not None:
             self._learn(measure, given, preempted)
         waiting = 0 if given.engine is None else given.engine.waiting or 0
@@ -230,7 +230,7 @@ class AdaptiveBatchSizer:
         """Start from an earlier run, at 0.7 of its limit."""
         if memory.coefficients is not None:
             self._streams.restore(memory.coefficients)
-        self._margin.margin = memory.margin
+        self._margin.resume(memory.margin, now)
         if self._config.mode == "fixed":
             return None
         return self._apply(Change(RESTORE_SHARE * memory.limit, Reason.RESTORED), now)

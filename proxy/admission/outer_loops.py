@@ -82,6 +82,11 @@ class MarginLoop:
             spread = sqrt(max(seats, 1.0)) * fit.kappa * fit.d * rho / target_s
             self._aim(min(1 / (self._wander * (1 + self.TAIL * spread)), self.START), now)
 
+    def resume(self, margin: float, now: float) -> None:
+        """Go on from what an earlier run was told, if anything."""
+        self._told = margin != self.START
+        self._aim(margin, now)
+
     def shifted(self) -> None:
         """Other requests come, whose latencies spread in another way."""
         self._told = False

@@ -7,8 +7,9 @@ from typing import Literal
 
 import pytest
 
-from proxy.admission.batch_sizer import AdaptiveBatchSizer, TickInput
+from proxy.admission.batch_sizer import AdaptiveBatchSizer, SizerMemory, TickInput
 from proxy.admission.limits import LimitConfig, Reason, SeedLawConfig, Target
+from proxy.admission.step_model import Coefficients
 from proxy.types import Direction, Failure, Telemetry, Work
 from tests.admission.fluid import Fluid, generation, single, ticks
 
@@ -299,6 +300,16 @@ def test_restart_resumes_at_seventy_per_cent_with_the_fit() -> None:
     fresh = sizer()
     assert fresh.restore(sizer().memory(), 0.0) is not None
     assert fresh.state().a is None
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(0.8, True), (0.94, False)])
+def test_a_restart_keeps_the_margin_that_requests_have_told_and_shifts_nothing(margin: float, kept: bool) -> None:
+    one = sizer()
+    one.restore(SizerMemory(100.0, margin, Coefficients(0.014, 1.9e-4, 4e-5)), 0.0)
+    for now in range(1, 6):
+        one.tick(moment(float(now), 100, 0.033, mix=3, mean_prompt_tokens=2000))
+    assert (one.state().margin == margin) == kept
+    assert one.epoch <= 1, "the mix was there before"
 
 
 def test_service_cost_keeps_its_unit() -> None:

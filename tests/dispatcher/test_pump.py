@@ -97,6 +97,18 @@ def test_a_head_that_does_not_fit_is_reserved_for_and_little_passes_it() -> None
     world.empty()
 
 
+def test_a_head_that_memory_is_kept_for_counts_as_waiting() -> None:
+    world = World(config(memory(1000)))
+    running = world.arrive("a", prompt=500, cap=100)
+    world.first_token(running)
+    head = world.arrive("big", prompt=800, cap=100)
+    (lane,) = world.dispatcher._board.pools[0].lanes.values()
+    assert world.outcome(head) == "waiting" and lane.eligible, "else a full memory looks like no demand"
+    world.finish(running)
+    assert world.outcome(head) == "running" and not lane.eligible
+    world.empty()
+
+
 def test_higher_classes_ignore_a_reservation_until_its_class_is_owed() -> None:
     world = World(config(memory(1000)))
     running = world.arrive("a", prompt=500, cap=100)
