@@ -24,6 +24,7 @@ class Quiet(Protocol):
     begun: bool
     streamed: bool
     events: int
+    granted_s: float
     last_read_s: float
     last_token_s: float
 
@@ -47,7 +48,9 @@ def judge(exchange: Quiet, now: float) -> None:
             exchange.drop_connection()
             exchange.end_answer(Outcome.SUCCESS, end)
             return
-    if exchange.begun:
+    if exchange.begun and exchange.streamed and not exchange.events:
+        quiet_s, cap_s = now - exchange.granted_s, caps.ttft_s  # comments keep a connection, they are no token
+    elif exchange.begun:
         cap_s = caps.itl_s if exchange.streamed else caps.response_s
     else:
         cap_s = caps.ttft_s if exchange.inbound.streaming else caps.response_s

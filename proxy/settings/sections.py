@@ -101,7 +101,7 @@ class Routing(Section):
         300, "seconds after which a connection to an upstream is not used again: a name that moved is followed", gt=0,
         le=DAY_S,
     )  # fmt: skip
-    ttft_timeout_s: float = entry(300, "seconds from dispatch to the first body byte of a stream", gt=0, le=DAY_S)
+    ttft_timeout_s: float = entry(300, "seconds from dispatch to the first event of a stream", gt=0, le=DAY_S)
     itl_timeout_s: float = entry(60, "seconds of silence inside a stream", gt=0, le=DAY_S)
     response_timeout_s: float = entry(
         900, "seconds from dispatch to the end of an answer that is no stream", gt=0, le=DAY_S

@@ -151,6 +151,9 @@ STREAMS: dict[str, tuple[Script, bool]] = {
     "finished, then comments without end": (
         (sse(*WHOLE)[: -len(LAST_CHUNK)], *(step for _ in range(60) for step in (chunk(b": on\n\n"), Wait(0.1)))), True
     ),
+    "comments and never a token": (
+        (STREAM_HEAD, *(step for _ in range(60) for step in (chunk(b": on\n\n"), Wait(0.1)))), False
+    ),
     "comments, then its end": ((sse(b": ping\n\n"),), False),
     "the end mark as text": ((sse(token("data: [DONE]")),), False),
 }  # fmt: skip
