@@ -93,6 +93,12 @@ class Call:
         return self.gone_s
 
 
+def drop_all(one: socket.socket) -> None:
+    """Nothing reaches this socket any more, and nothing is acknowledged."""
+    program = ctypes.create_string_buffer(DROP_ALL)
+    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+
+
 @dataclass
 class ScriptedUpstream:
     """Answers each POST by `script` (or the next of `scripts`), each GET by `pages`. Threads, blocking sockets."""
@@ -113,7 +119,7 @@ class ScriptedUpstream:
 
     def __post_init__(self) -> None:
         self.release = threading.Event()
-        self._closed = False
+        self._closed = self._vanished = False
         self._fillers: list[socket.socket] = []
         self._peers: set[socket.socket] = set()
         self.list_models(*self.models)
@@ -158,11 +164,12 @@ class ScriptedUpstream:
 
     def vanish(self) -> None:
         """As a host that has lost its power: what comes in is dropped, unacknowledged, and nothing goes out."""
-        program = ctypes.create_string_buffer(DROP_ALL)
-        for one in (self._listener, *self._peers):
-            one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+        self._vanished = True
+        for one in (self._listener, *tuple(self._peers)):
+            drop_all(one)
 
     def return_to_life(self) -> None:
+        self._vanished = False
         self._listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def refuse(self) -> None:
@@ -195,6 +202,8 @@ class ScriptedUpstream:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer.settimeout(self.idle_s)
             self._peers.add(peer)
+            if self._vanished:  # it was made before, and is accepted after
+                drop_all(peer)
             while request := read_request(peer, lambda: bool(self.early)):
                 path = request[0].split(" ", 2)[1]
                 if request[0].startswith("GET"):
