@@ -291,7 +291,7 @@ class Exchange:
         connection, self.connection = self.connection, None
         if not self.begun:
             quiet_s = self.relay.gate.clock() - self.last_read_s
-            untouched = self.reused and connection is not None and not connection.head_bytes
+            untouched = self.reused and connection is not None and not (connection.head_bytes or connection.taken)
             self.failed(Failure.STALE if untouched and quiet_s < STALE_S else Failure.RESET)
             return
         end = self.tail.verdict(self.inbound.route, self.streamed)

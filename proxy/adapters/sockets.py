@@ -9,14 +9,17 @@ Descriptors are given out lowest first: a new one numbered n says that n others 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
 import socket
+import struct
 from typing import Protocol
 
 KEEP_ALIVE_IDLE_S, KEEP_ALIVE_EVERY_S, KEEP_ALIVE_PROBES = 15, 5, 3
 UNACKNOWLEDGED_S = 60
+TCP_INFO_BYTES = 148  # as far as it is read
 
 # A connection cannot be opened for want of something of this machine: its peer has no part in it.
 OWN_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -26,6 +29,12 @@ class Adjustable(Protocol):
     """A socket, or what an event loop shows of one."""
 
     def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+class Readable(Protocol):
+    """A socket, or what an event loop shows of one."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
 
 
 def watch_peer(one: Adjustable, give_up_unacknowledged: bool) -> None:
@@ -41,6 +50,23 @@ def watch_peer(one: Adjustable, give_up_unacknowledged: bool) -> None:
         number = getattr(socket, name, None)
         if number is not None:  # Linux has them all
             one.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def all_taken(transport: asyncio.Transport | None) -> bool:
+    """Whether the peer's kernel has acknowledged all that was sent; False where that is not told.
+
+    A peer that had closed before a request came acknowledges nothing of it; one that took it may have begun with it.
+    `tcpi_unacked` and `tcpi_notsent_bytes` of struct tcp_info (linux/tcp.h), at bytes 24 and 144.
+    """
+    one: Readable | None = transport.get_extra_info("socket") if transport is not None else None
+    number = getattr(socket, "TCP_INFO", None)
+    if one is None or number is None:
+        return False
+    told = one.getsockopt(socket.IPPROTO_TCP, number, TCP_INFO_BYTES)
+    if len(told) < TCP_INFO_BYTES:
+        return False
+    (unacknowledged,), (unsent,) = (struct.unpack_from("=I", told, at) for at in (24, 144))
+    return not unacknowledged and not unsent
 
 
 def spare_files(fd: int) -> int:

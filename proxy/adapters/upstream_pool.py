@@ -1,8 +1,7 @@
 """Connections to one upstream: an own protocol on llhttp, a LIFO pool of idle ones, and nothing per request but a slot.
 
 The answer is tracked by llhttp and handed on as body pieces, one call per read: framing towards the client is made
-anew, so odd answers, old clients and errors inside a stream need no special relay. Only a read that is one whole answer
-with a known head, or one whole chunk, passes by it (`repeats`).
+anew, so odd answers, old clients and errors in a stream need no special relay. Whole known ones pass by it (`repeats`).
 `should_keep_alive` is asked inside `on_message_complete`: llhttp resets before `feed_data` returns and then says no.
 """
 
@@ -18,7 +17,7 @@ from typing import Protocol, cast
 import httptools
 
 from proxy.adapters.repeats import KnownAnswer, chunk_in, remember
-from proxy.adapters.sockets import is_own_shortage, reserve, spare_files, watch_peer
+from proxy.adapters.sockets import all_taken, is_own_shortage, reserve, spare_files, watch_peer
 from proxy.adapters.tasks import Tasks
 
 # An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
@@ -59,7 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "between", "chunked", "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers",
         "idle_since_s", "in_head", "keep_alive", "names_chunks", "on_body", "on_chunk_complete", "on_chunk_header",
-        "on_lost", "opened_s", "parser", "pieces", "pool", "reason", "status", "transport", "whole",
+        "on_lost", "opened_s", "parser", "pieces", "pool", "reason", "status", "taken", "transport", "whole",
     )
     # fmt: on
 
@@ -75,8 +74,8 @@ class UpstreamConnection(asyncio.Protocol):
         # First: the parser stands between two chunks, so that it need not see a read that is one. Both ends turn it.
         self.between = deque((True, False))
         self.on_chunk_header = self.on_chunk_complete = self.between.rotate
-        self.status = 0
-        self.reason = b""
+        self.status, self.reason = 0, b""
+        self.taken = False  # the peer closed after all of the request had come to it
         self.whole = True  # the request has been written to its end; else what follows would be taken for its body
         self._reset()
         self.parser = httptools.HttpResponseParser(self)
@@ -176,6 +175,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._broke(exchange, error)
 
     def eof_received(self) -> bool:
+        self.taken = all_taken(self.transport)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,7 +5,8 @@ A retry never follows a response byte. What each failure allows (RFC 9110 9.2.2:
     connect     nothing was sent             any request, another upstream
     local       no file or port here     never: the next try would lack it, too
     shed        refused before work          any request, another upstream
-    stale       reset on a reused connection once, generation without side effects, the same upstream on a fresh one;
+    stale       reset on a reused connection once, generation without side effects, the same upstream on a fresh one
+                (not where its kernel had acknowledged the whole request before it closed);
                 only soon after it was sent: what is lost later was at work
     reset       reset on a fresh connection  never: it may have run
     timeout     silent past its cap          never: it is running

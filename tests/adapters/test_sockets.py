@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -7,7 +8,8 @@ import socket
 
 import pytest
 
-from proxy.adapters.sockets import is_own_shortage, reserve, spare_files, watch_peer
+from proxy.adapters.sockets import all_taken, is_own_shortage, reserve, spare_files, watch_peer
+from tests.e2e.scripted_upstream import drop_all
 
 
 def options(one: socket.socket) -> tuple[int, ...]:
@@ -22,6 +24,32 @@ def test_what_a_listening_socket_accepts_is_watched_too(give_up: bool, user_time
         watch_peer(server, give_up)
         with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
             assert options(accepted) == options(server) == (1, 15, 5, 3, user_timeout_ms)
+
+
+class Shown(asyncio.Transport):
+    """What an event loop shows of a socket."""
+
+    def __init__(self, one: socket.socket | None) -> None:
+        super().__init__({"socket": one})
+
+
+def test_what_the_peer_acknowledged_is_told_from_what_it_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as peer,
+    ):
+        client.sendall(b"taken")
+        assert peer.recv(99) == b"taken"
+        assert all_taken(Shown(client))
+        drop_all(peer)
+        client.sendall(b"lost")
+        assert not all_taken(Shown(client))
+        monkeypatch.setattr("proxy.adapters.sockets.TCP_INFO_BYTES", 1000)
+        assert not all_taken(Shown(client)), "a kernel that tells less"
+        monkeypatch.delattr(socket, "TCP_INFO")
+        assert not all_taken(Shown(client)), "and one that tells nothing"
+    assert not all_taken(None) and not all_taken(Shown(None))
 
 
 def test_a_system_without_an_option_does_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
