@@ -48,8 +48,8 @@ def judge(exchange: Quiet, now: float) -> None:
             exchange.drop_connection()
             exchange.end_answer(Outcome.SUCCESS, end)
             return
-    if exchange.begun and exchange.streamed and not exchange.events:
-        quiet_s, cap_s = now - exchange.granted_s, caps.ttft_s  # comments keep a connection, they are no token
+    if exchange.begun and exchange.streamed and not exchange.events and b"data:" not in exchange.tail.kept():
+        quiet_s, cap_s = now - exchange.granted_s, caps.ttft_s  # comments keep a connection, they are no event
     elif exchange.begun:
         cap_s = caps.itl_s if exchange.streamed else caps.response_s
     else:

@@ -151,7 +151,11 @@ STREAMS: dict[str, tuple[Script, bool]] = {
     "finished, then comments without end": (
         (sse(*WHOLE)[: -len(LAST_CHUNK)], *(step for _ in range(60) for step in (chunk(b": on\n\n"), Wait(0.1)))), True
     ),
-    "comments and never a token": (
+    "events without output, for longer than the first may take": (
+        (STREAM_HEAD, *(step for _ in range(14) for step in (chunk(b'data: {"on":1}\n\n'), Wait(0.1))),
+         sse(*WHOLE)[len(STREAM_HEAD) :]), True
+    ),
+    "comments and never an event": (
         (STREAM_HEAD, *(step for _ in range(60) for step in (chunk(b": on\n\n"), Wait(0.1)))), False
     ),
     "comments, then its end": ((sse(b": ping\n\n"),), False),
