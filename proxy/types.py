@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Outcome(StrEnum):
@@ -117,7 +117,7 @@ class Ticket:
     deadline_s: float | None = None  # absolute; the class's queue timeout is added by the dispatcher
     retryable: bool = True  # False where a second execution could do harm (stored responses, files)
     prefix_hash: int = 0  # of the prompt's beginning, for prefix affinity; 0: unknown
-    client: object = None  # the shell's own object; the dispatcher never looks inside
+    client: Any = None  # the shell's own object; the dispatcher never looks inside
 
     # From here on written by the dispatcher.
     state: TicketState = TicketState.NEW

@@ -32,7 +32,7 @@ class KnownHead(Repeat):
     __slots__ = ("choice", "head", "intake", "lane", "middle", "route", "rule", "start", "target")
 
     def __init__(self, parts: tuple[bytes, bytes], inbound: Inbound, intake: object) -> None:
-        super().__init__(*parts)
+        super().__init__(parts[0], parts[1])
         assert inbound.head is not None and inbound.route is not None and inbound.rule is not None
         self.intake, self.target = intake, inbound.target
         self.head, self.route, self.rule = inbound.head, inbound.route, inbound.rule

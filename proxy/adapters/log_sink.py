@@ -35,8 +35,8 @@ class Sink(Generic[Item]):
         self._wake = threading.Event()
         self._awake = self._closed = False  # plain flags for `put`: to ask an event costs more than the rest of it
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._worker.start()
 
     def put(self, item: Item) -> None:
         """Take the item, or count it as dropped. Any thread may call."""
@@ -59,7 +59,7 @@ class Sink(Generic[Item]):
         self._closed = True
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout_s)
+        self._worker.join(timeout_s)
 
     def _run(self) -> None:
         while not (self._closing.is_set() and not self._ring):

@@ -79,7 +79,7 @@ class KnownAnswer(Repeat):
     __slots__ = ("headers", "reason", "status", "written")
 
     def __init__(self, parts: tuple[bytes, bytes], reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        super().__init__(*parts)
+        super().__init__(parts[0], parts[1])
         self.status, self.reason, self.headers = 200, reason, headers
         # As clients get it, around the digits of its length and without what is the request's own; empty: not that way.
         self.written: tuple[bytes, bytes] | tuple[()] | None = None

@@ -15,18 +15,19 @@ from proxy.types import Ticket
 SLACK = 64  # dead entries that are never worth a rebuild
 
 
+_NUMBERS = count()
+
+
 class Entry:
     """One stay of a ticket in the queue; `first` puts it at the head of its flow, as after a failed try."""
 
     __slots__ = ("aged_s", "cost", "first", "lane", "live", "number", "ticket", "urgency_s")
 
-    _numbers = count()
-
     def __init__(self, ticket: Ticket, lane: str, cost: float, first: bool = False) -> None:
         self.ticket = ticket
         self.lane = lane
         self.cost = cost
-        self.number = next(Entry._numbers)
+        self.number = next(_NUMBERS)
         self.live = True
         self.first = first
         self.urgency_s = float("-inf") if first else ticket.expires_s

@@ -41,12 +41,16 @@ CROWD_MIN = 1 / 3
 class MarginLoop:
     """Trims the target so that the wanted share of requests meets it."""
 
-    START, LEAST, MOST = 0.94, 0.7, 1.05
+    START = 0.94
+    LEAST = 0.7
+    MOST = 1.05
     LEVEL = 0.8  # of the share that may be late
     WANDER = 0.05
     TAIL = 1.5
-    SPAN_S, EVERY = 20.0, 25
-    CUT, RISE = 0.95, 1.01
+    SPAN_S = 20.0
+    EVERY = 25
+    CUT = 0.95
+    RISE = 1.01
 
     def __init__(self, attainment: float) -> None:
         self.margin = self.START
@@ -105,7 +109,8 @@ class MarginLoop:
 class PrefillLoop:
     """Bounds the prompt tokens that wait for their first token inside the engine."""
 
-    SLACK, PACE_MAX = 0.9, 8.0
+    SLACK = 0.9
+    PACE_MAX = 8.0
 
     def __init__(self) -> None:
         self.tokens_max = 2.0 * CHUNK_TOKENS
@@ -259,7 +264,8 @@ class MemoryFactor:
     """phi, the share of KV capacity that admission may promise."""
 
     PAUSE_S = 5.0
-    FULL, CALM_S = 0.92, 20.0
+    FULL = 0.92
+    CALM_S = 20.0
 
     def __init__(self) -> None:
         self.factor = 0.90
@@ -341,7 +347,8 @@ class Sharing:
     did not by 4 %. The one that holds nearly all of an engine has to see the others too, or it would take the rest."""
 
     CONFIRM_S = 10.0
-    SHARED, ALONE = 1.08, 1.04
+    SHARED = 1.08
+    ALONE = 1.04
 
     def __init__(self, shared_by: int | None) -> None:
         self.shares = shared_by or 1  # 1: alone, or in unknown company

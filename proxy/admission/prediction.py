@@ -96,7 +96,8 @@ class DriftingMean:
     """
 
     __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square", "add", "shifts")
-    CHART_GAIN, CHART_MAX = 0.1, 0.8
+    CHART_GAIN = 0.1
+    CHART_MAX = 0.8
     YOUNG = 20
     LAST = 5
     MATERIAL = log(1.5)

@@ -173,10 +173,11 @@ class Station:
         ticket.epoch, ticket.cost, ticket.generated_tokens = self.sizer.epoch, cost, 0
         ticket.reserved_tokens = 0.0
         if generates:
-            ticket.reserved_tokens = self.ledger.reserve(
-                ticket.id, ticket.tenant, estimate.prompt_tokens, estimate.output_cap
+            ticket.reserved_tokens = float(
+                self.ledger.reserve(ticket.id, ticket.tenant, estimate.prompt_tokens, estimate.output_cap)
             )
-            self.prefill_out_tokens = outstanding = ahead_tokens + uncached
+            outstanding = ahead_tokens + uncached
+            self.prefill_out_tokens = float(outstanding)
             if uncached > ELEPHANT_TOKENS:
                 self.elephants.began()
             if not visible:

@@ -49,8 +49,8 @@ def test_a_stalled_reader_costs_lines_that_are_counted_and_nothing_else(pipe: tu
     sink.close(0.05)  # gives up on the stalled output
     assert sink.take_dropped() > 0
     os.close(pipe[0])  # the blocked write fails, the rest is lost
-    sink._thread.join(5)
-    assert not sink._thread.is_alive()
+    sink._worker.join(5)
+    assert not sink._worker.is_alive()
 
 
 def test_an_output_that_has_no_room_now_is_waited_for(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
