@@ -51,7 +51,7 @@ class Exchange(Protocol):
     def broke(self, error: Exception) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """One connection. Carries at most one exchange; closes on anything that it did not ask for."""
 
     # fmt: off
@@ -342,12 +342,11 @@ class UpstreamPool:
         self.tasks.start(f"connect {self.host}:{self.port}", self._connect(exchange))
 
     async def _connect(self, exchange: Exchange) -> None:
-        loop = asyncio.get_running_loop()
+        loop, connection = asyncio.get_running_loop(), UpstreamConnection(self)
+        protocol = cast(asyncio.Protocol, connection)
         try:
             async with asyncio.timeout(self.connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), self.host, self.port, ssl=self.tls
-                )
+                await loop.create_connection(lambda: protocol, self.host, self.port, ssl=self.tls)
         except TimeoutError:
             exchange.connect_failed("connect timed out", False)
         except ssl.SSLError as error:

@@ -9,22 +9,19 @@ its bytes (`KnownHead`) and passes by the parser and the checks of the head.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
 from proxy.adapters import mishap
 from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import ByteAccount, Inbound, KnownHead
-from proxy.adapters.records import RequestRecord
-from proxy.adapters.relay import Relay
+from proxy.adapters.inbound import Inbound, KnownHead
 from proxy.adapters.repeats import MISSES_MAX
 from proxy.server import deadlines
 from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, render, stream_error
-from proxy.server.intake import HEAD_MAX_BYTES, Intake, Rejected, head_fault
-from proxy.server.reading import Crowded, RequestReader
+from proxy.server.intake import HEAD_MAX_BYTES, Rejected, head_fault
+from proxy.server.reading import Crowded, Home, RequestReader
 from proxy.types import Outcome, Phase, Refuse
 
 WRITE_HIGH_BYTES = 1 << 18
@@ -33,24 +30,6 @@ PIPELINE_MAX = 64  # requests, with the one that runs; beyond it nothing more is
 CROWDED = replace(BY_CODE["malformed_request"], message="Too many requests were sent at once on one connection.")
 DISCARD_S = 2.0  # a refused upload is read on for this long, so that its client sees the answer and no reset
 JOIN_MAX_BYTES = 1 << 16
-
-
-class Home(Protocol):
-    """What a connection needs of its listener."""
-
-    intake: Intake
-    account: ByteAccount
-    record: Callable[[RequestRecord], None]
-    failed: Callable[[str, BaseException], None]
-    clock: Callable[[], float]
-    head_timeout_s: float
-    write_timeout_s: float
-    draining: bool
-
-    def new_id(self) -> str: ...
-    def relay_for(self, inbound: Inbound) -> Relay: ...
-    def opened(self, connection: ClientConnection) -> None: ...
-    def closed(self, connection: ClientConnection) -> None: ...
 
 
 class ClientConnection(RequestReader):
@@ -62,8 +41,6 @@ class ClientConnection(RequestReader):
         "pending_row", "since_s", "stall_bytes", "stalled_since_s", "transport",
     )
     # fmt: on
-
-    listener: Home
 
     def __init__(self, listener: Home) -> None:
         super().__init__(listener)

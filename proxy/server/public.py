@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import ByteAccount, Inbound
@@ -72,7 +73,7 @@ class Listener:
     async def start(self) -> None:
         """Listen. OSError when the address cannot be had."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(self),
+            self._protocol,
             self.config.host,
             self.config.port,
             ssl=self.config.tls,
@@ -82,6 +83,9 @@ class Listener:
         )
         for one in self._server.sockets:
             watch_peer(one, give_up_unacknowledged=False)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, ClientConnection(self))
 
     @property
     def port(self) -> int:
@@ -160,9 +164,7 @@ class Listener:
         self.stop_listening()
         waiting = [peer for one in listening for peer in accept_all(one)]
         loop = asyncio.get_running_loop()
-        entering = [
-            loop.connect_accepted_socket(lambda: ClientConnection(self), peer, ssl=self.config.tls) for peer in waiting
-        ]
+        entering = [loop.connect_accepted_socket(self._protocol, peer, ssl=self.config.tls) for peer in waiting]
         with suppress(TimeoutError):
             async with asyncio.timeout(ENTER_S):
                 await asyncio.gather(*entering, return_exceptions=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import httptools
 
 from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import Inbound
-from proxy.server.intake import Rejected
+from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.records import RequestRecord
+from proxy.adapters.relay import Relay
+from proxy.server.intake import Intake, Rejected
 from proxy.wire.errors import BadRequest
 
 PIPELINED_MAX = 1000  # requests of one connection, with the one that runs
@@ -21,14 +22,25 @@ class Crowded(Exception):  # noqa: N818 - the client's doing
     """More requests were sent at once than one connection may have waiting."""
 
 
-class Clocked(Protocol):
-    """What a reader needs of its listener."""
+class Home(Protocol):
+    """What a connection needs of its listener."""
 
+    intake: Intake
+    account: ByteAccount
+    record: Callable[[RequestRecord], None]
+    failed: Callable[[str, BaseException], None]
     clock: Callable[[], float]
+    head_timeout_s: float
+    write_timeout_s: float
     draining: bool
 
+    def new_id(self) -> str: ...
+    def relay_for(self, inbound: Inbound) -> Relay: ...
+    def opened(self, connection: Any) -> None: ...
+    def closed(self, connection: Any) -> None: ...
 
-class RequestReader(asyncio.Protocol):
+
+class RequestReader:
     """The parser's callbacks and what they fill."""
 
     # fmt: off
@@ -37,7 +49,7 @@ class RequestReader(asyncio.Protocol):
     )
     # fmt: on
 
-    def __init__(self, listener: Clocked) -> None:
+    def __init__(self, listener: Home) -> None:
         self.listener = listener
         self.client_ip = b"unknown"
         self.parsing: Inbound | None = None  # its head or body is still coming

@@ -60,7 +60,7 @@ class ScriptedTransport(asyncio.Transport):
     def __init__(self, later: Later, peer: object = ("192.0.2.7", 1234)) -> None:
         super().__init__({"peername": peer})
         self.later = later
-        self.protocol: asyncio.Protocol | None = None
+        self.protocol: Any = None
         self.written = bytearray()
         self.held: list[bool] = []  # reading switched on and off
         self.ended = self.aborted = self.eof = False
@@ -68,7 +68,7 @@ class ScriptedTransport(asyncio.Transport):
         self.half_closes = True
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = cast(asyncio.Protocol, protocol)
+        self.protocol = protocol
 
     def write(self, data: object) -> None:
         assert not self.ended, "written after the end"

@@ -16,7 +16,7 @@ from typing import Any
 START_S = 1000.0
 
 Factory = Callable[[], asyncio.Protocol]
-Connect = Callable[[Factory, str], Awaitable[tuple[asyncio.Transport, asyncio.Protocol]]]
+Connect = Callable[[Factory, str], Awaitable[tuple[asyncio.Transport, Any]]]
 
 
 class DeadlockError(AssertionError):

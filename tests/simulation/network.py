@@ -45,7 +45,7 @@ class Ether:
         else:
             what()
 
-    def pair(self, here: asyncio.Protocol, there: asyncio.Protocol, peer_name: str) -> tuple[End, End]:
+    def pair(self, here: Any, there: Any, peer_name: str) -> tuple[End, End]:
         """Two ends of a connection; `peer_name` is the address of `there` as `here` sees it."""
         one, two = End(self, here, peer_name), End(self, there, "192.0.2.1")
         one.peer, two.peer = two, one
@@ -57,7 +57,7 @@ class Ether:
 class End(asyncio.Transport):
     """One end. `delivered` counts the bytes that the other side has read."""
 
-    def __init__(self, ether: Ether, protocol: asyncio.Protocol, peer_name: str) -> None:
+    def __init__(self, ether: Ether, protocol: Any, peer_name: str) -> None:
         super().__init__({"peername": (peer_name, 40_000)})
         self.ether, self.protocol = ether, protocol
         self.peer: End = self

@@ -182,9 +182,7 @@ class World:
         return listener
 
     # ---- the wire ----
-    async def _connect(
-        self, factory: Callable[[], asyncio.Protocol], name: str
-    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    async def _connect(self, factory: Callable[[], asyncio.Protocol], name: str) -> tuple[asyncio.Transport, Any]:
         engine = self.engines[name]
         await self.ether.wait(self.rng.choice((0.0, 0.01, 0.05)))
         for _ in range(self.rng.randrange(3)):
