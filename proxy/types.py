@@ -101,7 +101,7 @@ class Usage(NamedTuple):
     cached_tokens: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Ticket:
     """One request on its way through the dispatcher."""
 
@@ -114,22 +114,46 @@ class Ticket:
     estimate: WorkEstimate
     body_bytes: int
     arrived_s: float
-    deadline_s: float | None = None  # absolute; the class's queue timeout is added by the dispatcher
-    retryable: bool = True  # False where a second execution could do harm (stored responses, files)
-    prefix_hash: int = 0  # of the prompt's beginning, for prefix affinity; 0: unknown
-    client: Any = None  # the shell's own object; the dispatcher never looks inside
+    deadline_s: float | None  # absolute; the class's queue timeout is added by the dispatcher
+    retryable: bool  # False where a second execution could do harm (stored responses, files)
+    prefix_hash: int  # of the prompt's beginning, for prefix affinity; 0: unknown
+    client: Any  # the shell's own object; the dispatcher never looks inside
 
     # From here on written by the dispatcher.
-    state: TicketState = TicketState.NEW
-    expires_s: float = 0.0  # absolute queue expiry: min(deadline, arrived + class timeout)
-    upstream: str = ""  # name of the upstream that runs it, or ran it last
-    tried: tuple[str, ...] = ()  # upstreams that failed it, in order
-    dispatched_s: float = 0.0
-    first_token_s: float | None = None
-    generated_tokens: int = 0  # trued up by the shell once per tick
-    reserved_tokens: float = 0.0
-    epoch: int = 0  # the sizer's epoch at dispatch: later samples may judge the limit it set
-    cost: float = 0.0  # charged to the flow at dispatch
+    state: TicketState
+    expires_s: float  # absolute queue expiry: min(deadline, arrived + class timeout)
+    upstream: str  # name of the upstream that runs it, or ran it last
+    tried: tuple[str, ...]  # upstreams that failed it, in order
+    dispatched_s: float
+    first_token_s: float | None
+    generated_tokens: int  # trued up by the shell once per tick
+    reserved_tokens: float
+    epoch: int  # the sizer's epoch at dispatch: later samples may judge the limit it set
+    cost: float  # charged to the flow at dispatch
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the field's name
+        tenant: str,
+        class_index: int,
+        model: str,
+        work: Work,
+        streaming: bool,
+        estimate: WorkEstimate,
+        body_bytes: int,
+        arrived_s: float,
+        deadline_s: float | None = None,
+        retryable: bool = True,
+        prefix_hash: int = 0,
+        client: Any = None,
+    ) -> None:
+        self.id, self.tenant, self.class_index, self.model = id, tenant, class_index, model
+        self.work, self.streaming, self.estimate, self.body_bytes = work, streaming, estimate, body_bytes
+        self.arrived_s, self.deadline_s, self.retryable = arrived_s, deadline_s, retryable
+        self.prefix_hash, self.client = prefix_hash, client
+        self.state, self.upstream, self.tried, self.first_token_s = TicketState.NEW, "", (), None
+        self.expires_s = self.dispatched_s = self.reserved_tokens = self.cost = 0.0
+        self.generated_tokens = self.epoch = 0
 
 
 class Sample(NamedTuple):

@@ -24,13 +24,17 @@ def written_head(known: KnownAnswer, writer: AnswerWriter) -> tuple[bytes, bytes
     return () if parts is None else (parts[0], parts[1].removesuffix(b"\r\n"))
 
 
+# As a variable: see `log_lines`.
+_OWN_LINES = (
+    "x-request-id: %s\r\nrequest-id: %s\r\nx-penstock-class: %s\r\n"
+    "x-penstock-queue-ms: %.1f\r\nx-penstock-upstream: %s\r\n"
+)
+
+
 def own_lines(request_id: str, class_name: str, waited_s: float, upstream: str) -> bytes:
     """The lines that an answer gets from us."""
-    waited_ms = "0.0" if 0.0 <= waited_s < 4e-5 else f"{waited_s * 1000:.1f}"  # most wait for nobody
-    return (
-        f"x-request-id: {request_id}\r\nrequest-id: {request_id}\r\nx-penstock-class: {class_name}\r\n"
-        f"x-penstock-queue-ms: {waited_ms}\r\nx-penstock-upstream: {upstream}\r\n"
-    ).encode()
+    lines = _OWN_LINES % (request_id, request_id, class_name, waited_s * 1000, upstream)
+    return lines.encode()
 
 
 class Ended(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.adapters.records import RequestRecord
@@ -41,48 +41,71 @@ class KnownHead(Repeat):
         self.start = self.middle = b""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Inbound:
     """Filled in by the connection (wire facts) and the intake (decisions). Times in seconds, monotonic."""
 
     received_s: float
-    client_ip: bytes = b""
-    method: bytes = b"GET"
-    target: bytes = b""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    head_bytes: int = 0  # read until the head was complete; the first bytes of the body may be counted in
-    version: str = "1.1"
-    keep_alive: bool = True
-    body: list[bytes] = field(default_factory=list)
-    body_bytes: int = 0
-    complete: bool = False
-    checked: bool = False  # the head has passed
-    body_started_s: float = 0.0
-    scanner: BodyScanner | MultipartScanner | None = None  # of a body that is not read whole
-    scanned_pieces: int = 0
+    client_ip: bytes
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    head_bytes: int  # read until the head was complete; the first bytes of the body may be counted in
+    version: str
+    keep_alive: bool
+    body: list[bytes]
+    body_bytes: int
+    complete: bool
+    checked: bool  # the head has passed
+    body_started_s: float
+    scanner: BodyScanner | MultipartScanner | None  # of a body that is not read whole
+    scanned_pieces: int
 
-    route: Route | None = None
-    head: HeadFacts | None = None
-    request_id: str = ""
-    rule: TenantRule | None = None
-    tenant: str = ""
-    class_name: str = ""
-    model: str = ""
-    streaming: bool = False
-    clamped: bool = False
-    unknown_priority: bool = False
-    counted_bytes: int = 0  # of the body, on the account of `queue.max_bytes`
-    priority_span: PrioritySpan | None = None
-    known: KnownHead | None = None  # its head has come before on this connection
+    route: Route | None
+    head: HeadFacts | None
+    request_id: str
+    rule: TenantRule | None
+    tenant: str
+    class_name: str
+    model: str
+    streaming: bool
+    clamped: bool
+    unknown_priority: bool
+    counted_bytes: int  # of the body, on the account of `queue.max_bytes`
+    priority_span: PrioritySpan | None
+    known: KnownHead | None  # its head has come before on this connection
 
-    @classmethod
-    def again(cls, known: KnownHead, request_id: str, client_ip: bytes, body: bytes, now: float) -> Inbound:
+    def __init__(
+        self,
+        received_s: float,
+        client_ip: bytes = b"",
+        method: bytes = b"GET",
+        target: bytes = b"",
+        headers: list[tuple[bytes, bytes]] | None = None,
+        body: list[bytes] | None = None,
+    ) -> None:
+        self.received_s, self.client_ip, self.method, self.target = received_s, client_ip, method, target
+        self.headers, self.head_bytes = [] if headers is None else headers, 0
+        self.version, self.keep_alive = "1.1", True
+        self.body = [] if body is None else body
+        self.body_bytes = sum(map(len, self.body)) if body else 0
+        self.complete = self.checked = self.streaming = self.clamped = self.unknown_priority = False
+        self.body_started_s = 0.0
+        self.scanner = None
+        self.scanned_pieces = self.counted_bytes = 0
+        self.route = None
+        self.head = None
+        self.rule = None
+        self.request_id = self.tenant = self.class_name = self.model = ""
+        self.priority_span = None
+        self.known = None
+
+    @staticmethod
+    def again(known: KnownHead, request_id: str, client_ip: bytes, body: bytes, now: float) -> Inbound:
         """One more whole request with a head that is known."""
-        inbound = cls(now, client_ip, b"POST", known.target)
+        inbound = Inbound(now, client_ip, b"POST", known.target, None, [body])
         inbound.known, inbound.route, inbound.head, inbound.rule = known, known.route, known.head, known.rule
         inbound.tenant, inbound.request_id = known.rule.name, request_id
-        inbound.body.append(body)
-        inbound.body_bytes = len(body)
         inbound.body_started_s = now
         inbound.complete = inbound.checked = True
         return inbound

@@ -124,6 +124,15 @@ def _marks(record: RequestRecord) -> Fields:
     return {name: value for name, value in marks.items() if value}
 
 
+# Templates as variables: compiled, a format in place is taken to pieces and costs three times as much.
+_STAMP = "%s.%03dZ"
+_USUAL = (
+    '{"time":"%s","level":"info","event":"request","request_id":"%s","outcome":"success","status":%d,"streaming":%s,'
+    '"duration_s":%.6f,"prompt_tokens":%d,"output_tokens":%d,"cached_tokens":%d,"good":%s,"retries":%d,%s,'
+    '"queue_s":%.6f,"ttft_s":%.6f,"engine_ttft_s":%.6f,"tpot_s":%.6f}\n'
+)
+
+
 @lru_cache(maxsize=4)
 def _second(wall_s: int) -> str:
     return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -131,7 +140,7 @@ def _second(wall_s: int) -> str:
 
 def _stamp(wall_s: float) -> str:
     second = int(wall_s)
-    return f"{_second(second)}.{int((wall_s - second) * 1000):03d}Z"
+    return _STAMP % (_second(second), int((wall_s - second) * 1000))
 
 
 def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
@@ -163,14 +172,12 @@ def usual_line(wall_s: float, record: RequestRecord) -> bytes | None:
     if tpot_s is None or record.trace is not None or record.abort_s is not None or not record.path:
         return None
     names = _names(record.path, record.tenant, record.class_name, record.model, record.upstream)
-    return (
-        f'{{"time":"{_stamp(wall_s)}","level":"info","event":"request","request_id":"{record.request_id}",'
-        f'"outcome":"success","status":{record.status},"streaming":{"true" if record.streaming else "false"},'
-        f'"duration_s":{record.duration_s:.6f},"prompt_tokens":{record.prompt_tokens},'
-        f'"output_tokens":{record.output_tokens},"cached_tokens":{record.cached_tokens},'
-        f'"good":{"true" if record.good else "false"},"retries":{record.retries},{names},'
-        f'"queue_s":{queue_s:.6f},"ttft_s":{ttft_s:.6f},"engine_ttft_s":{engine_ttft_s:.6f},"tpot_s":{tpot_s:.6f}}}\n'
-    ).encode()
+    line = _USUAL % (
+        _stamp(wall_s), record.request_id, record.status, "true" if record.streaming else "false", record.duration_s,
+        record.prompt_tokens, record.output_tokens, record.cached_tokens, "true" if record.good else "false",
+        record.retries, names, queue_s, ttft_s, engine_ttft_s, tpot_s,
+    )  # fmt: skip
+    return line.encode()
 
 
 def text_line(wall_s: float, level: int, fields: Fields) -> bytes:

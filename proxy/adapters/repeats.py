@@ -10,12 +10,13 @@ anew with each message. Everything else (a body in several reads, pipelining, an
 from __future__ import annotations
 
 import re
+from typing import Final
 
 HEAD_BYTES_MAX = 4096  # no bound of a head is near
 MISSES_MAX = 8  # misses in a row after which a connection's heads are not worth remembering
-DECIMALS = 8192
+DECIMALS: Final = 8192
 _DECIMALS = [b"%d" % number for number in range(DECIMALS)]
-CHUNKS = 8192
+CHUNKS: Final = 8192
 _CHUNK_STARTS = [b"%x\r\n" % number for number in range(CHUNKS)]
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
 

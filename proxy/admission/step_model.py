@@ -45,6 +45,7 @@ class StepModel:
 
     def __init__(self) -> None:
         self._fit: Coefficients | None = None
+        self._told: Coefficients | None = None
         self._kappa_log = 0.0
         self._ticks = 0
         self._sums = [0.0] * 9  # w, wn, wp, wnn, wnp, wpp, wy, wny, wpy
@@ -61,9 +62,7 @@ class StepModel:
     @property
     def coefficients(self) -> Coefficients | None:
         """The fit with its present kappa, None before `TICKS_MIN` ticks."""
-        if self._fit is None or self._ticks < TICKS_MIN:
-            return None
-        return Coefficients(self._fit.a, self._fit.b, self._fit.d, self.kappa)
+        return self._told
 
     @property
     def kappa(self) -> float:
@@ -105,7 +104,9 @@ class StepModel:
         self._window.append((running, level_s))
         self._add(level_s, running, prefill_per_step, exp(-duration_s / MEMORY_S), weight)
         self._ticks += 1
-        self._fit = self._solve(self._fit)
+        fit = self._fit = self._solve(self._fit)
+        if self._ticks >= TICKS_MIN:
+            self._told = Coefficients(fit.a, fit.b, fit.d, self.kappa)
         self._poor_ticks = self._poor_ticks + 1 if self.fit_ratio < FIT_POOR else 0
         self._poor = self._poor_ticks >= FIT_TICKS or (self._poor and self.fit_ratio < FIT_GOOD)
 
@@ -149,6 +150,7 @@ class StepModel:
         self._fit = coefficients
         self._kappa_log = log(coefficients.kappa)
         self._ticks = TICKS_MIN
+        self._told = coefficients
 
     def _known(self) -> Coefficients:
         assert self._fit is not None

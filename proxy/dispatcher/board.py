@@ -21,7 +21,7 @@ from proxy.types import Step, Ticket, TicketState, Usage, Work
 NOBODY: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Job:
     """A ticket that has arrived and not ended."""
 
@@ -30,12 +30,19 @@ class Job:
     pool: Pool
     lane: Lane
     quota_tokens: float
-    entry: Entry | None = None
-    permit: Permit | None = None
-    station: Station | None = None
-    excluded: frozenset[str] = NOBODY  # upstreams that failed it
-    tries: int = 0
-    stale_tries: int = 0
+    entry: Entry | None
+    permit: Permit | None
+    station: Station | None
+    excluded: frozenset[str]  # upstreams that failed it
+    tries: int
+    stale_tries: int
+
+    def __init__(self, ticket: Ticket, tenant: Tenant, pool: Pool, lane: Lane, quota_tokens: float) -> None:
+        self.ticket, self.tenant, self.pool, self.lane, self.quota_tokens = ticket, tenant, pool, lane, quota_tokens
+        self.entry = None
+        self.permit = None
+        self.station = None
+        self.excluded, self.tries, self.stale_tries = NOBODY, 0, 0
 
     @property
     def hopeful(self) -> bool:

@@ -22,7 +22,7 @@ class Block(Enum):
     RESERVED = "reserved"  # its memory is kept for a bigger ticket
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Permit:
     """The right of one ticket to hold seats and memory at one upstream."""
 
@@ -35,6 +35,21 @@ class Permit:
     sizer: AdaptiveBatchSizer  # the one that let it in; one that started anew learns nothing from it
     prefilling: bool
     running: bool  # counted among those past their first token
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        seats: int,
+        prompt_tokens: int,
+        ahead_tokens: float,
+        cost: float,
+        owed: bool,
+        sizer: AdaptiveBatchSizer,
+        prefilling: bool,
+        running: bool,
+    ) -> None:
+        self.ticket, self.seats, self.prompt_tokens, self.ahead_tokens = ticket, seats, prompt_tokens, ahead_tokens
+        self.cost, self.owed, self.sizer, self.prefilling, self.running = cost, owed, sizer, prefilling, running
 
 
 def seats_of(ticket: Ticket) -> int:

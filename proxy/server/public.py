@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import ByteAccount, Inbound
@@ -26,6 +26,7 @@ SWEEP_S = 0.5
 BACKLOG = 4096
 ENTER_S = 1.0  # for the TLS handshakes of those who come in last
 ACCEPTED_S = 0.01  # for the loop to introduce those whom it has accepted already: it does so in a later turn
+_ID = "req-%s%08x"  # a variable: see `adapters/log_lines`
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Listener:
         self.draining = False
         self._prefix = os.urandom(5).hex()
         self._count = 0
-        self._server: asyncio.Server | None = None
+        self._server: Any = None  # asyncio.Server, or uvloop's, whose `sockets` is a list
 
     def __repr__(self) -> str:
         return f"Listener({self.config.host}:{self.port} connections={len(self.connections)})"
@@ -95,7 +96,7 @@ class Listener:
     def new_id(self) -> str:
         """Unique over processes: a random prefix and a number."""
         self._count += 1
-        return f"req-{self._prefix}{self._count:08x}"
+        return _ID % (self._prefix, self._count)
 
     def relay_for(self, inbound: Inbound) -> Relay:
         route = inbound.route

@@ -42,7 +42,7 @@ class PrioritySpan:
     value_end: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RequestFacts:
     """The part of a request body that decides where, when and how it runs. `model` is empty when the body has none.
 
@@ -54,10 +54,25 @@ class RequestFacts:
     stream: bool
     estimate: WorkEstimate
     retryable: bool
-    priority: int | None = None
-    priority_span: PrioritySpan | None = None
-    service_tier: str | None = None
-    odd_class: bool = False
+    priority: int | None
+    priority_span: PrioritySpan | None
+    service_tier: str | None
+    odd_class: bool
+
+    def __init__(
+        self,
+        model: str,
+        stream: bool,
+        estimate: WorkEstimate,
+        retryable: bool,
+        priority: int | None = None,
+        priority_span: PrioritySpan | None = None,
+        service_tier: str | None = None,
+        odd_class: bool = False,
+    ) -> None:
+        self.model, self.stream, self.estimate, self.retryable = model, stream, estimate, retryable
+        self.priority, self.priority_span = priority, priority_span
+        self.service_tier, self.odd_class = service_tier, odd_class
 
 
 @dataclass(slots=True)

@@ -237,7 +237,7 @@ class Shell:
     ) -> Inbound:
         framing = (b"transfer-encoding", b"chunked") if chunked else (b"content-length", b"%d" % len(body))
         self._ids += 1
-        inbound = Inbound(self.now, b"192.0.2.7", b"POST", path.encode(), body=[body], body_bytes=len(body))
+        inbound = Inbound(self.now, b"192.0.2.7", b"POST", path.encode(), body=[body])
         inbound.complete = True
         inbound.route = ROUTES[path.encode()]
         inbound.head = self.heads.read([(b"host", b"proxy"), framing, (b"authorization", b"Bearer secret")])

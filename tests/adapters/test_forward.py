@@ -380,7 +380,8 @@ def test_body_priority_reaches_no_engine() -> None:
 )
 def test_http_1_0_gets_no_chunks(keep_alive: bool, answer: bytes, line: bytes, acts: list[object]) -> None:
     shell = Shell()
-    inbound = replace(shell.inbound(), keep_alive=keep_alive)
+    inbound = shell.inbound()
+    inbound.keep_alive = keep_alive
     _, sink = shell.ask(http10=True, inbound=inbound)
     shell.answer(answer)
     assert (sink.acts, sink.body) == (acts, b"x")

@@ -28,7 +28,8 @@ class Account:
 
 def test_body_bytes_are_counted_as_they_come_and_released_exactly_once() -> None:
     account = Account(room=10)
-    inbound = Inbound(0.0, tenant="acme")
+    inbound = Inbound(0.0)
+    inbound.tenant = "acme"
     for size, fits, held in ((4, True, 4), (4, True, 4), (10, True, 10), (11, False, 10)):
         inbound.body_bytes = size
         assert inbound.count_body(account) is fits
