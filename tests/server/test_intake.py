@@ -26,7 +26,9 @@ def asked(
     body: bytes = b'{"model":"m"}', path: str = CHAT, *lines: tuple[bytes, bytes], method: bytes = b"POST", **more: Any
 ) -> Inbound:
     framing = [(b"content-length", b"%d" % len(body))] if body else []
-    inbound = Inbound(100.0, b"192.0.2.7", method, path.encode(), [(b"host", b"proxy"), *framing, *lines], **more)
+    inbound = Inbound(100.0, b"192.0.2.7", method, path.encode(), [(b"host", b"proxy"), *framing, *lines])
+    for name, value in more.items():
+        setattr(inbound, name, value)
     inbound.head_bytes = sum(len(name) + len(value) for name, value in inbound.headers) + len(path)
     inbound.body, inbound.body_bytes, inbound.complete = [body], len(body), True
     return inbound
