@@ -6,7 +6,7 @@ from `generated_tokens`, which the shell trues up once per tick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -233,13 +233,18 @@ class Refuse:
     detail: str = ""  # which limit it was, for the message; never client data
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Decisions:
     """What a state change asks the shell to do, in order. The shell performs it; it never feeds back synchronously."""
 
-    dispatches: list[Dispatch] = field(default_factory=list)
-    refusals: list[Refuse] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    dispatches: list[Dispatch]
+    refusals: list[Refuse]
+    steps: list[Step]
+
+    def __init__(self, *dispatches: Dispatch) -> None:
+        self.dispatches = list(dispatches)
+        self.refusals = []
+        self.steps = []
 
 
 NOTHING = Decisions()  # of every event that decides nothing: nobody may add to it

@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 import structlog
 
-from proxy.adapters.log_lines import Fields, error_fields, json_line, request_fields, safe_fields, text_line, usual_line
+from proxy.adapters.log_lines import Fields, error_fields, json_line, request_fields, safe_fields, text_line
 from proxy.adapters.log_sink import Sink
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome
@@ -76,8 +76,6 @@ def configure(config: LogConfig, fd: int | None = None) -> RequestLog:
 
     def render(entry: Entry) -> bytes:
         wall_s, level, what = entry
-        if not text and isinstance(what, RequestRecord) and (usual := usual_line(wall_s, what)) is not None:
-            return usual
         return line(wall_s, level, request_fields(what) if isinstance(what, RequestRecord) else what)
 
     sink: Sink[Entry] = Sink(fd, render)

@@ -157,7 +157,7 @@ class Desk:
         if station is None:
             return False
         self.board.run_at_once(job, station, now)
-        self._made = Decisions([new_tuple(Dispatch, (job.ticket, station.config.name))], [], [])
+        self._made = Decisions(new_tuple(Dispatch, (job.ticket, station.config.name)))
         return True
 
     def dispatch(self, choice: Choice, station: Station, now: float) -> None:

@@ -192,11 +192,13 @@ def usage_of(body: bytes, route: Route) -> tuple[Usage | None, str | None]:
         return None, None
     if len(body) > PIECES_BYTES_MAX:
         return _last_usage(b" " + body[1 - TAIL_BYTES :], body[:HEAD_BYTES])
-    start = body.rfind(b'"usage"')
-    match = _USAGE.match(body, start) if start >= 0 else None
-    if match is not None:  # what `_last_usage` finds first, without a generator
+    key = body.rfind(b'"usage"')
+    start = body.find(b"{", key) if key >= 0 else -1
+    flat = body[start : body.find(b"}", start) + 1] if start > 0 else b""
+    # What `_last_usage` finds first, without a pattern.
+    if flat and flat.find(b"{", 1) < 0 and body[key + 7 : start].strip(b" \t\r\n") == b":":
         try:
-            found = orjson.loads(match[1])
+            found = orjson.loads(flat)
         except ValueError:
             return None, "malformed"
         if "prompt_tokens" in found:

@@ -21,7 +21,6 @@ from proxy.adapters.log_lines import (
     request_fields,
     safe_fields,
     text_line,
-    usual_line,
 )
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome, Phase
@@ -111,41 +110,6 @@ def test_a_request_line_leaves_out_what_does_not_apply() -> None:
 def test_a_request_line_has_what_applies(field: str, value: object, name: str, shown: object) -> None:
     success = RequestRecord("r-1", "/v1/completions", Outcome.SUCCESS, 200, 1.0)
     assert request_fields(replace(success, **{field: value})).get(name) == shown  # type: ignore[arg-type]
-
-
-USUAL = RequestRecord(
-    "r-1", "/v1/completions", Outcome.SUCCESS, 200, 1.00000051, "acme", "high", "m", "u0", False, 0.0, 1e-7, 0.25,
-    0.0125, 10, 20, 5, True,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changed", "usual"),
-    [
-        ({}, True),
-        ({"streaming": True, "good": False, "retries": 2, "queue_s": 1234.5678905}, True),
-        ({"model": 'a "quoted" \\ name', "tenant": "", "class_name": ""}, True),
-        ({"outcome": Outcome.UPSTREAM_STATUS, "status": 400}, False),
-        ({"path": ""}, False),
-        ({"queue_s": None}, False),
-        ({"ttft_s": None}, False),
-        ({"engine_ttft_s": None}, False),
-        ({"tpot_s": None}, False),
-        ({"client_attempt": 1}, False),
-        ({"clamped": True}, False),
-        ({"unknown_priority": True}, False),
-        ({"usage_problem": "range"}, False),
-        ({"abort_s": 0.1}, False),
-        ({"trace": TraceContext(1, None, 2, 3, True)}, False),
-    ],
-)
-def test_the_short_way_to_a_line_says_the_same(changed: dict[str, Any], usual: bool) -> None:
-    record = replace(USUAL, **changed)
-    line = usual_line(1.5, record)
-    assert (line is not None) is usual
-    if line is not None:
-        assert line.endswith(b"\n")
-        assert orjson.loads(line) == orjson.loads(json_line(1.5, logging.INFO, request_fields(record)))
 
 
 def test_lines_have_time_level_and_fields() -> None:

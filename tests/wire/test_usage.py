@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.types import Usage
 from proxy.wire.routes import ROUTES, Route
-from proxy.wire.usage import PIECES_BYTES_MAX, StreamEnd, StreamTail
+from proxy.wire.usage import PIECES_BYTES_MAX, StreamEnd, StreamTail, _last_usage, usage_of
 from tests.wire.documents import split
 
 CHAT = ROUTES[b"/v1/chat/completions"]
@@ -129,6 +129,29 @@ def test_usage_of_a_whole_answer(usage: object, expected: Usage | None, problem:
         {"choices": [{"message": {"content": '"usage": {"prompt_tokens": 99}'}}], "usage": usage}
     ).encode()
     assert verdict(body, CHAT, streamed=False) == StreamEnd(True, False, expected, problem)
+
+
+WORDS = [
+    '"usage"',
+    '"usage":{',
+    "{",
+    "}",
+    ":",
+    " ",
+    "\n",
+    ",",
+    '"prompt_tokens":7',
+    '"completion_tokens":2',
+    '"x":{}',
+    "}}",
+]
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(WORDS), max_size=14).map("".join))
+def test_the_short_way_to_a_usage_reads_what_the_pattern_reads(text: str) -> None:
+    body = text.encode()
+    assert usage_of(body, CHAT) == _last_usage(body, b"")
 
 
 def test_usage_that_is_no_json_is_a_problem() -> None:
