@@ -77,6 +77,8 @@ def _micros(seconds: float) -> float:
 def request_fields(record: RequestRecord) -> Fields:
     """The closed set of fields of a request line; what does not apply is left out."""
     fields: Fields = {
+        "time": "",  # these two are filled in when the line is written
+        "level": "",
         "event": "request",
         "request_id": record.request_id,
         "outcome": record.outcome,
@@ -133,29 +135,36 @@ def _marks(record: RequestRecord) -> Fields:
 _STAMP = "%s.%03dZ"
 
 
+_HEAD = frozenset({"time", "level", "event"})
+
+
+@lru_cache(maxsize=64)
+def _level_name(level: int) -> str:
+    return logging.getLevelName(level).lower()
+
+
 @lru_cache(maxsize=4)
-def _second(wall_s: int) -> str:
-    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _stamp(wall_s: float) -> str:
-    second = int(wall_s)
-    return _STAMP % (_second(second), int((wall_s - second) * 1000))
+def _stamp(wall_ms: int) -> str:
+    second, millisecond = divmod(wall_ms, 1000)
+    return _STAMP % (datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"), millisecond)
 
 
 def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
-    """One JSON object and a newline. What orjson refuses (a lone surrogate, a huge number) goes through `json`."""
-    whole = {"time": _stamp(wall_s), "level": logging.getLevelName(level).lower(), **fields}
+    """One JSON object and a newline. What orjson refuses (a lone surrogate, a huge number) goes through `json`.
+
+    Time and level are written into `fields`, at the place that it has kept for them.
+    """
+    fields["time"], fields["level"] = _stamp(int(wall_s * 1000)), _level_name(level)
     try:
-        return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        return json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def text_line(wall_s: float, level: int, fields: Fields) -> bytes:
     """`2026-01-31T12:00:00.000Z info    request status=200 ...`: for people at a terminal."""
-    words = [f"{_printable(name)}={_word(value)}" for name, value in fields.items() if name != "event"]
-    head = f"{_stamp(wall_s)} {logging.getLevelName(level).lower():<7} {_printable(str(fields.get('event', '')))}"
+    words = [f"{_printable(name)}={_word(value)}" for name, value in fields.items() if name not in _HEAD]
+    head = f"{_stamp(int(wall_s * 1000))} {_level_name(level):<7} {_printable(str(fields.get('event', '')))}"
     return (" ".join([head, *words]) + "\n").encode("utf-8")
 
 

@@ -105,7 +105,7 @@ class _Messages:
         if isinstance(error, BaseException):
             fields.update(error_fields(error))
         level = LEVELS.get(method, logging.ERROR)  # `exception` and `critical` are errors
-        self._sink.put((time.time(), level, {"event": fields.pop("event", ""), **fields}))
+        self._sink.put((time.time(), level, {"time": "", "level": "", "event": fields.pop("event", ""), **fields}))
         raise structlog.DropEvent
 
 
@@ -118,7 +118,7 @@ class _LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         first = record.getMessage().split("\n", 1)[0]
-        fields = safe_fields({"event": first, "logger": record.name})
+        fields = safe_fields({"time": "", "level": "", "event": first, "logger": record.name})
         if record.exc_info and record.exc_info[1]:
             fields.update(error_fields(record.exc_info[1]))
         self._sink.put((record.created, record.levelno, fields))
