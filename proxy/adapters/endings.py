@@ -11,6 +11,7 @@ from proxy.adapters.repeats import KnownAnswer, around_length
 from proxy.types import Outcome, Phase, Ticket, Usage
 from proxy.wire.answer import AnswerWriter
 from proxy.wire.errors import BadAnswer
+from proxy.wire.usage import StreamEnd
 
 
 def written_head(known: KnownAnswer, writer: AnswerWriter) -> tuple[bytes, bytes] | tuple[()]:
@@ -35,6 +36,15 @@ def own_lines(request_id: str, class_name: str, waited_s: float, upstream: str) 
     """The lines that an answer gets from us."""
     lines = _OWN_LINES % (request_id, request_id, class_name, waited_s * 1000, upstream)
     return lines.encode()
+
+
+def plausible(end: StreamEnd, events: int) -> tuple[Usage | None, str | None]:
+    """The counts of a stream. An event with output carries a token at least, and one or two more open and close the
+    stream: who reports less than half of that counts something else, and what came is counted instead."""
+    usage = end.usage
+    if usage is None or 2 * usage.completion_tokens + 2 >= events:
+        return usage, end.usage_problem
+    return usage._replace(completion_tokens=events), "fewer_than_events"
 
 
 class Ended(Protocol):

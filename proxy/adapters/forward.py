@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from proxy.adapters import mishap, silence
-from proxy.adapters.endings import own_lines, record_of, written_head
+from proxy.adapters.endings import own_lines, plausible, record_of, written_head
 from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
@@ -279,7 +279,8 @@ class Exchange:
 
     def end_answer(self, outcome: Outcome, end: StreamEnd) -> None:
         self.sink.end()
-        self._over(outcome, self.status, end.usage, end.usage_problem)
+        usage, problem = plausible(end, self.events) if self.streamed else (end.usage, end.usage_problem)
+        self._over(outcome, self.status, usage, problem)
 
     def broken(self, outcome: Outcome, end: StreamEnd | None = None, seen: bool = False) -> None:
         """The answer cannot be completed: an error event unless the upstream sent its own, then the cut."""

@@ -128,7 +128,7 @@ def _flag(key: str, value: object) -> bool | None:
 def _count(key: str, value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, int) and value is not True and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise invalid_value(key, f"{key} must be a whole number above 0.")
 

@@ -94,11 +94,13 @@ class StreamTail:
         if route is None:
             return 0
         events = piece.count(route.token_mark)
-        if self.started or not events:
+        if self.started:
             return events
+        self._watched = route.stores
+        if not events:
+            return 0
         if self._quiet or route.error_style == "anthropic" or route.stores:
             self.started = True
-            self._watched = route.stores
             return events
         if (first := _OUTPUT.search(piece)) is None:
             self._quiet = True
@@ -194,7 +196,8 @@ def usage_of(body: bytes, route: Route) -> tuple[Usage | None, str | None]:
         return _last_usage(b" " + body[1 - TAIL_BYTES :], body[:HEAD_BYTES])
     key = body.rfind(b'"usage"')
     start = body.find(b"{", key) if key >= 0 else -1
-    flat = body[start : body.find(b"}", start) + 1] if start > 0 else b""
+    end = body.find(b"}", start) if start > 0 else -1
+    flat = body[start : end + 1] if end > 0 else b""
     # What `_last_usage` finds first, without a pattern.
     if flat and flat.find(b"{", 1) < 0 and body[key + 7 : start].strip(b" \t\r\n") == b":":
         try:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.adapters.endings import own_lines, written_head
+from proxy.adapters.endings import own_lines, plausible, written_head
 from proxy.adapters.repeats import KnownAnswer
-from proxy.types import Outcome
+from proxy.types import Outcome, Usage
 from proxy.wire.answer import AnswerWriter
-from tests.adapters.shell import Shell, said
+from proxy.wire.usage import StreamEnd
+from tests.adapters.shell import DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, said, token
 
 JSON = (b"Content-Type", b"application/json")
 
@@ -29,6 +30,36 @@ def test_a_known_head_is_written_once(headers: list[tuple[bytes, bytes]], writte
         assert found == ()
     else:
         assert found == (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\ncontent-length: ", written[1])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "events", "counted", "problem"),
+    [(20, 20, 20, None), (20, 5, 20, None), (9, 20, 9, None), (8, 20, 20, "fewer_than_events"), (0, 2, 0, None)],
+)
+def test_a_stream_has_no_fewer_tokens_than_half_of_its_events(
+    tokens: int, events: int, counted: int, problem: str | None
+) -> None:
+    found = plausible(StreamEnd(True, usage=Usage(7, tokens, 3)), events)
+    assert found == (Usage(7, counted, 3), problem)
+
+
+def test_what_no_usage_tells_is_not_judged() -> None:
+    assert plausible(StreamEnd(True, usage_problem="malformed"), 50) == (None, "malformed")
+
+
+def test_usage_that_counts_fewer_tokens_than_came_moves_neither_the_time_per_token_nor_the_signal() -> None:
+    shell = Shell()
+    shell.ask(stream=True)
+    shell.answer(STREAM_HEAD, chunk(token()))
+    for _ in range(29):
+        shell.now += 0.02
+        shell.answer(chunk(token()))
+    usage = b'data: {"usage":{"prompt_tokens":10,"completion_tokens":6}}\n\n'
+    shell.answer(chunk(token("stop")), chunk(usage), chunk(DONE), LAST_CHUNK)
+    (record,) = shell.records
+    assert (record.prompt_tokens, record.output_tokens, record.usage_problem) == (10, 31, "fewer_than_events")
+    assert record.tpot_s == pytest.approx(0.02, rel=0.05)
+    assert shell.gate.lanes["u0"].tokens_per_event == 1.0
 
 
 def test_our_own_lines() -> None:

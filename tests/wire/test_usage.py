@@ -85,6 +85,11 @@ ENDS = [
 ]
 
 
+def test_a_cut_through_the_mark_of_the_only_output_does_not_hide_a_long_end() -> None:
+    body = TEXT_DELTA + response("response.completed", 90_000)
+    assert verdict(body, RESPONSES, True, [body.index(b'.delta"') + 3]).finished
+
+
 @pytest.mark.parametrize(("route", "body", "expected"), ENDS)
 def test_streams(route: Route, body: bytes, expected: StreamEnd) -> None:
     assert verdict(body, route) == expected
