@@ -1,14 +1,17 @@
-# The image holds a virtual environment with pinned dependencies and the wheel; nothing of the build remains.
+# The image holds a virtual environment with pinned dependencies and the compiled wheel; nothing of the build remains.
 FROM python:3.13-slim AS build
 WORKDIR /src
+RUN apt-get update -qq \
+ && apt-get install -qq --yes --no-install-recommends gcc libc6-dev >/dev/null \
+ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/penstock
 COPY requirements.lock ./
 RUN /opt/penstock/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY config config
 COPY grafana grafana
 COPY proxy proxy
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
+RUN PENSTOCK_COMPILE=1 pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
  && /opt/penstock/bin/pip install --no-cache-dir --no-deps /wheel/*.whl
 
 FROM python:3.13-slim

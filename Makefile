@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run demo test test-system check lock scenarios bench screenshot simulate-faults fuzz suites soak test-engines clean
+.PHONY: run demo install test test-compiled test-system check lock scenarios bench screenshot simulate-faults fuzz suites soak test-engines clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run          the proxy on the embedded simulated engine"
 	@echo "make demo         the same under a bounded load, with a live terminal view"
 	@echo "make test         lint, types, tests (Python only)"
+	@echo "make install      $(BIN)/penstock, compiled where a C compiler and Python's headers are, else plain Python"
+	@echo "make test-compiled  the tests again, of what make install has made (needs a C compiler)"
 	@echo "make test-system  tests that need Debian programs (fails where they are absent)"
 	@echo "make screenshot   the status page's picture in docs/ (needs Chromium, takes ten minutes)"
 	@echo "make scenarios    the limit and the queue against every known law, in virtual time; writes docs/control.md"
-	@echo "make bench        data-path benchmark beside nginx"
+	@echo "make bench        data-path benchmark of what make install has made, beside nginx"
 	@echo "make simulate-faults  seeded worlds of faults in virtual time, until SECONDS are over (default 600)"
 	@echo "make fuzz         coverage-guided fuzzing of every reader, SECONDS each (default 60); installs atheris"
 	@echo "make suites       schemathesis and httplint against the real process; installs them"
@@ -34,6 +36,17 @@ $(VENV)/.test: requirements-dev.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@ $(VENV)/.run
 
+BUILT_FROM := hatch_build.py pyproject.toml LICENSE $(shell find proxy config grafana -type f -not -path '*/__pycache__/*')
+
+$(VENV)/.install: $(BUILT_FROM) | $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall .
+	@$(BIN)/penstock --version
+	@$(BIN)/penstock --version | grep -q compiled || \
+	  echo "not compiled: slower, but whole; PENSTOCK_COMPILE=1 $(BIN)/python -m pip wheel --no-deps . tells why"
+	@touch $@
+
+install: $(VENV)/.install
+
 run: $(VENV)/.run
 	$(BIN)/python -m proxy serve
 
@@ -46,7 +59,12 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -m "not system"
+	$(BIN)/python -m pytest -m "not system and not compiled"
+
+# Safe path and append: `proxy` is the installed one, `tests` that of the checkout.
+test-compiled: export PENSTOCK_COMPILE = 1
+test-compiled: $(VENV)/.test $(VENV)/.install
+	PYTHONSAFEPATH=1 $(BIN)/python -m pytest --import-mode=append -m "not system and not source"
 
 test-system: $(VENV)/.test
 	$(BIN)/python -m pytest -m system
@@ -54,8 +72,8 @@ test-system: $(VENV)/.test
 scenarios: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks.scenarios
 
-bench: $(VENV)/.test
-	$(BIN)/python -m tests.benchmarks.data_path
+bench: $(VENV)/.test $(VENV)/.install
+	$(BIN)/python -m tests.benchmarks.data_path --penstock $(BIN)/penstock
 
 SECONDS ?= 60
 DURATION ?= 600

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from proxy import __version__
+from proxy.adapters.build_info import NAME
 from proxy.commands import (
     configuration,
     demo,
@@ -35,7 +35,7 @@ def parser() -> Parser:
         epilog="example: penstock serve --upstream http://127.0.0.1:8000",
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"penstock {__version__}")
+    top.add_argument("--version", action="version", version=NAME)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.declare(commands)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from proxy import __version__
+from proxy.adapters.build_info import COMPILED
 from proxy.cli import main
 
 HEAVY = ("pydantic", "yaml", "aiohttp", "uvloop", "asyncio", "structlog", "http.client")
@@ -50,7 +51,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
-    assert capsys.readouterr().out == f"penstock {__version__}\n"
+    assert capsys.readouterr().out == f"penstock {__version__}{' (compiled)' if COMPILED else ''}\n"
 
 
 def test_help_loads_nothing_heavy() -> None:

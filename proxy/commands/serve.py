@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy import __version__
+from proxy.adapters.build_info import NAME
 from proxy.commands.base import WRONG_USE, CommandError, Commands, add_command, port, say
 from proxy.commands.child import Child
 from proxy.commands.configuration import settings_from
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 READABLE = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}  # a listener on all addresses, as one can call it
 NO_UPSTREAM = "{}: upstreams: none is given; add one, or --upstream URL"
 EMBEDDED = """\
-penstock {version}: no configuration and no upstream given, so an embedded SIMULATED engine answers ({profile}).
+{name}: no configuration and no upstream given, so an embedded SIMULATED engine answers ({profile}).
 Its texts are made up. For your own engine: penstock serve --upstream http://127.0.0.1:8000"""
 
 
@@ -70,11 +70,11 @@ def run(arguments: Namespace) -> int:
     if arguments.follow_stdin:
         threading.Thread(target=end_with_stdin, name="follow-stdin", daemon=True).start()
     if settings.upstreams:
-        tell(f"penstock {__version__}: {len(settings.upstreams)} upstream(s), configuration {settings.hash()}")
+        tell(f"{NAME}: {len(settings.upstreams)} upstream(s), configuration {settings.hash()}")
         return _serve(arguments, overrides, settings, embedded=False)
     if arguments.config is not None:
         raise CommandError(NO_UPSTREAM.format(arguments.config), code=WRONG_USE)
-    tell(EMBEDDED.format(version=__version__, profile=arguments.profile))
+    tell(EMBEDDED.format(name=NAME, profile=arguments.profile))
     model = engine_profile(arguments.profile).model
     options = [f"--{name}={getattr(arguments, name)}" for name in ("profile", "speed", "seed")]
     with Child(["simulate", "--port=0", *options]) as child:

@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from proxy import __version__
+from proxy.adapters.build_info import COMPILED
 from proxy.adapters.gate import Bypass, Gate
 from proxy.adapters.gauges import Scrape
 from proxy.adapters.logs import RequestLog
@@ -236,6 +237,7 @@ class Process:
         return {
             "name": "penstock",
             "version": __version__,
+            "compiled": COMPILED,
             "config_hash": self.settings.hash(),
             "uptime_s": round(self.clock() - self.started_s, 3),
             "simulated": self.embedded,

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.children import IMPORTS
+
 
 def test_the_demo_serves_a_load_shows_it_and_ends_by_itself(tmp_path: Path) -> None:
     line = "demo --duration 3 --rate 20 --speed 20"
     command = [sys.executable, "-P", "-m", "proxy", *line.split()]
-    environ = {"PYTHONPATH": str(Path(__file__).parents[2]), "PENSTOCK_UPSTREAMS__0__URL": "http://not.asked:1"}
+    environ = {"PYTHONPATH": IMPORTS, "PENSTOCK_UPSTREAMS__0__URL": "http://not.asked:1"}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     first, *rows, last = done.stdout.splitlines()

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.children import ROOT, environ
 from tests.e2e.harness import free_port
 from tests.e2e.scripted_upstream import (
     DONE,
@@ -29,7 +30,6 @@ from tests.e2e.scripted_upstream import (
     token,
 )
 
-ROOT = Path(__file__).parent.parent.parent
 STREAM = (STREAM_HEAD, chunk(token()), Wait(0.02), chunk(token(finish="stop")) + chunk(DONE) + LAST_CHUNK)
 
 
@@ -53,9 +53,7 @@ class CountedEngine:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "tests.e2e.counted_engine", str(self.port), str(self.path)]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environ())
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n"
         self.process.stdout.close()

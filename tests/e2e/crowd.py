@@ -6,16 +6,13 @@ them until it is killed.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Self
 
+from tests.children import ROOT, environ
 from tests.e2e.raw_client import RawClient
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 class Crowd:
@@ -25,7 +22,7 @@ class Crowd:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.crowd", str(port), str(count), "data: " if answered else ""],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environ(),
         )  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -19,9 +18,8 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.children import environ
 from tests.e2e.scripted_upstream import HOST, LONGEST_WAIT_S, wait_for
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def free_port() -> int:
@@ -41,8 +39,7 @@ class ProxyProcess:
         self.log_path, self.config_path = folder / "log.txt", folder / "penstock.yaml"
         self.tasks = 0  # that run when it is ready
         self.configure(settings)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment = {name: value for name, value in environ().items() if not name.startswith("PENSTOCK_")}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, "serve", "--config", str(self.config_path), "--check-invariants"],

@@ -19,7 +19,8 @@ import aiohttp
 from proxy.commands.demo_load import demo_workload
 from proxy.loadtest.prompts import Prompts
 from proxy.loadtest.workload import shots
-from tests.e2e.harness import ROOT, ProxyProcess, free_port
+from tests.children import ROOT
+from tests.e2e.harness import ProxyProcess, free_port
 from tests.e2e.scripted_upstream import HOST, wait_for
 
 TENANTS = ("acme", "search", "mobile-app", "batch-embeddings")

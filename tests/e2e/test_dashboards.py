@@ -23,7 +23,8 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.e2e.harness import ROOT, ProxyProcess, free_port, running
+from tests.children import ROOT
+from tests.e2e.harness import ProxyProcess, free_port, running
 from tests.e2e.scripted_upstream import HOST, wait_for
 
 pytestmark = pytest.mark.system

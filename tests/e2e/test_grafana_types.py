@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import ROOT
+from tests.children import ROOT
 
 pytestmark = pytest.mark.system
 

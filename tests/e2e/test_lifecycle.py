@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from proxy.server.deadlines import LAST_CALL_S
+from tests.children import environ
 from tests.e2e.conftest import settings, upstream
-from tests.e2e.harness import ROOT, ProxyProcess, running
+from tests.e2e.harness import ProxyProcess, running
 from tests.e2e.load import Load, can_connect
 from tests.e2e.raw_client import RawClient, chat, is_refusal, post
 from tests.e2e.scripted_upstream import (
@@ -220,8 +221,7 @@ def test_a_start_on_a_taken_port_says_so_in_one_line_and_exits_1(tmp_path: Path)
             f"listen: {{host: {HOST}, port: {port}}}\nadmin: {{port: 0}}\nupstreams: [{{url: 'http://e:1'}}]"
         )
         command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=environment)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=environ())
     assert found.returncode == 1
     said = found.stdout + found.stderr
     errors = [line for line in said.splitlines() if line.startswith("penstock: ")]
@@ -245,8 +245,7 @@ def test_p03_g03_a_start_with_an_unusable_configuration_says_which_key_and_exits
         if text is not None:
             path.write_text(text)
         command = [sys.executable, "-m", "proxy", "serve", "--config", str(path)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        started.append((reason, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)))
+        started.append((reason, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ())))
     for reason, process in started:
         _, said = process.communicate(timeout=30)
         assert (process.returncode, reason in said) == (2, True), said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.commands.child import Child
 from proxy.loadtest import load_results
-from tests.e2e.harness import ROOT, running
+from tests.children import environ
+from tests.e2e.harness import running
 from tests.e2e.scripted_upstream import wait_for
 
 T4_SPEED = 8.0
@@ -34,7 +34,7 @@ def url_of(child: Child) -> str:
 def penstock(*words: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "proxy", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environ(),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Penstock and nginx in turn, before the same upstream: python -m tests.benchmarks.data_path [--cycles 3] [--json FILE]
+"""Penstock and nginx in turn, before the same upstream: python -m tests.benchmarks.data_path [--penstock COMMAND]
 
 Upstream and load run on the first core, the proxy under test alone on the second; the other one is stopped meanwhile.
 Each cycle measures nginx, then Penstock: compare within a cycle, by CPU time per request or per event, since the speed
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -132,7 +133,7 @@ def measure(case: Case, port: int, pids: list[int], seconds: float) -> dict[str,
     return result
 
 
-def run(cycles: int, seconds: float, cases: list[Case]) -> dict[str, list[dict[str, Any]]]:
+def run(penstock: list[str], cycles: int, seconds: float, cases: list[Case]) -> dict[str, list[dict[str, Any]]]:
     """Results by case: one {"nginx": ..., "penstock": ...} per cycle."""
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(nginx).exists():
@@ -149,7 +150,7 @@ def run(cycles: int, seconds: float, cases: list[Case]) -> dict[str, list[dict[s
         python = sys.executable
         commands = {
             "nginx": (nginx, "-c", str(folder / "nginx.conf")),
-            "penstock": (python, "-m", "proxy", "serve", "--config", str(folder / "penstock.yaml")),
+            "penstock": (*penstock, "serve", "--config", str(folder / "penstock.yaml")),
         }
         stack.enter_context(
             process(0, python, "-m", "tests.benchmarks.data_path.upstream", str(upstream), log=folder / "upstream.log")
@@ -201,13 +202,17 @@ def show(results: dict[str, list[dict[str, Any]]], cases: list[Case]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    source = f"{sys.executable} -m proxy"
+    parser.add_argument("--penstock", default=source, metavar="COMMAND", help="what is measured (default: the source)")
     parser.add_argument("--cycles", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured per case and proxy")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     arguments = parser.parse_args()
     cases = [case for case in CASES if arguments.only in case.name]
-    results = run(arguments.cycles, arguments.seconds, cases)
+    penstock = shlex.split(arguments.penstock)
+    subprocess.run([*penstock, "--version"], check=True)
+    results = run(penstock, arguments.cycles, arguments.seconds, cases)
     print(show(results, cases))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
