@@ -1,4 +1,5 @@
-"""Request bodies up to 1 MiB: validated whole by one parse, then only the keys that matter are looked at.
+"""Request bodies up to 1 MiB: validated by one parse, in large ones without the insides of long strings, then only the
+keys that matter are looked at.
 
 A duplicate key would let us and the engine act on different values, since JSON parsers differ in which one wins. A body
 that equals its own compact re-encoding has none; this is how the common clients write. Otherwise counting decides: each
@@ -16,27 +17,30 @@ from proxy.wire.errors import invalid_json
 from proxy.wire.facts import KEYS, MEDIA_BODY_BYTES_MIN, MEDIA_BYTES_MIN, RequestFacts, build_facts
 from proxy.wire.routes import Route
 from proxy.wire.scan import BodyScanner
+from proxy.wire.shorten import shortened
 
 WHOLE_BYTES_MAX = 1_048_576  # bodies above this are scanned piece by piece
 
-BYTES_PER_LOOK = 2000  # searched in the time that it takes to look at one message
 _MARKS = {key: b'"' + key.encode() + b'"' for key in KEYS}
+BYTES_PER_LOOK = 2000  # searched in the time that it takes to look at one message
 _PLAIN_MESSAGE = {"role", "content"}
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 
 
 def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts:
     """The facts of one whole JSON body; BadRequest (400 invalid_json or invalid_value) where it must be refused."""
+    large = len(body) >= MEDIA_BODY_BYTES_MIN
+    text = (shortened(body) if large else None) or body
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(text)
     except ValueError:
         raise invalid_json("The body is not valid JSON.") from None
     if document.__class__ is not dict:
         raise invalid_json("The body must be a JSON object.")
     if (
         "priority" in document
-        or (len(body) >= MEDIA_BODY_BYTES_MIN and _may_hold_media(document, body))
-        or (not _is_unambiguous(document, body) and _may_repeat(document, body))
+        or (large and text is body and _may_hold_media(document, body))
+        or (not _is_unambiguous(document, text) and _may_repeat(document, text))
     ):
         scanner = BodyScanner(route, max_choices)
         scanner.feed(body)
@@ -81,12 +85,7 @@ def _is_unambiguous(document: dict[str, object], body: bytes) -> bool:
     if encoded == body:
         return True
     # `rfind` is several times as fast as `in` for more than one sign.
-    return (b"\\" not in body or body.rfind(b"\\u0022") < 0) and _quotes(encoded) == _quotes(body)
-
-
-def _quotes(text: bytes) -> int:
-    """How many there are. `bytes.count` looks at each byte for itself; `replace` leaps from one to the next."""
-    return len(text) - len(text.replace(b'"', b""))
+    return (b"\\" not in body or body.rfind(b"\\u0022") < 0) and encoded.count(b'"') == body.count(b'"')
 
 
 def _may_repeat(document: dict[str, object], body: bytes) -> bool:
