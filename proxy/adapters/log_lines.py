@@ -144,9 +144,13 @@ def _level_name(level: int) -> str:
 
 
 @lru_cache(maxsize=4)
+def _second(wall_s: int) -> str:
+    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=4)
 def _stamp(wall_ms: int) -> str:
-    second, millisecond = divmod(wall_ms, 1000)
-    return _STAMP % (datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"), millisecond)
+    return _STAMP % (_second(wall_ms // 1000), wall_ms % 1000)
 
 
 def json_line(wall_s: float, level: int, fields: Fields) -> bytes:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from proxy.adapters.log_sink import BATCH_MAX, Sink
+from proxy.adapters.log_sink import BATCH_MAX, TURN, Sink
 
 
 def render(item: object) -> bytes:
@@ -39,6 +40,22 @@ def test_every_line_arrives_in_order(pipe: tuple[int, int]) -> None:
     sink.close(5)
     assert read_all(*pipe).decode().splitlines() == lines
     assert sink.take_dropped() == 0
+
+
+def test_other_threads_get_a_turn_after_every_few_lines(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    turns: list[int] = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: turns.append(len(made)))
+
+    def rendered(item: str) -> bytes:
+        made.append(item)
+        return b"\n"
+
+    sink = Sink(pipe[1], rendered)
+    sink._ring.extend("line" for _ in range(2 * TURN + 1))
+    sink.put("line")
+    sink.close(5)
+    assert turns == [TURN, 2 * TURN]
 
 
 def test_a_stalled_reader_costs_lines_that_are_counted_and_nothing_else(pipe: tuple[int, int]) -> None:
