@@ -187,10 +187,13 @@ class ModelLaw:
     """Follows the predicted seats: doubling until the first arrival, then +25 % per tick; -30 % per tick at most.
 
     Two vetoes stop a raise where the target is loose: the fitted marginal gain is below 0.15 (elasticity above 0.85
-    buys latency and no throughput), or measured token rate falls while n rises over the last 30 binding ticks.
+    buys latency and no throughput), or measured token rate falls while n rises over the last 30 binding ticks. Neither
+    is asked while a token takes less than a fiftieth of the target: no engine that batches is at its end there, what
+    limits is the way to it, and a queue costs more than it saves.
     """
 
     DEAD_BAND = 0.03
+    AT_ONCE = 0.02  # of the target
     PLATEAU_TICKS = 30
 
     def __init__(self) -> None:
@@ -224,7 +227,9 @@ class ModelLaw:
         return Change(min(goal, limit + step), Reason.HEADROOM)
 
     def _plateau(self, limit: float, signal: Signal) -> bool:
-        loose = isinf(signal.target_s) or (signal.predicted or 0.0) > 2 * limit
+        loose = isinf(signal.target_s) or (
+            (signal.predicted or 0.0) > 2 * limit and signal.latency_s > self.AT_ONCE * signal.target_s
+        )
         return loose and (signal.marginal_gain < 0.15 or self._throughput_falls())
 
     def _throughput_falls(self) -> bool:

@@ -122,6 +122,7 @@ def test_aimd_cuts_once_in_three_seconds_on_smoothed_latency() -> None:
         (8, replace(SIGNAL, predicted=0.2), Change(5.6, Reason.OVER_TARGET)),
         (1, replace(SIGNAL, predicted=0.2), None),
         (8, replace(SIGNAL, marginal_gain=0.14), None),  # plateau
+        (8, replace(SIGNAL, marginal_gain=0.14, latency_s=0.0007), Change(16.0, Reason.HEADROOM)),  # answered at once
         (60, replace(SIGNAL, marginal_gain=0.14, trusted=400), Change(100.0, Reason.HEADROOM)),
         (60, replace(SIGNAL, marginal_gain=0.14, trusted=400, target_s=inf), None),
         (10, replace(SIGNAL, gain_up=0.2), Change(12.0, Reason.HEADROOM)),
