@@ -1,9 +1,10 @@
-"""Penstock and nginx in turn, before the same upstream: python -m tests.benchmarks.data_path [--penstock COMMAND]
+"""Penstock and others in turn, before the same upstream: python -m tests.benchmarks.data_path [--beside sglang-router]
 
 Upstream and load run on the first core, the proxy under test alone on the second; the other one is stopped meanwhile.
 Each cycle measures nginx, then Penstock: compare within a cycle, by CPU time per request or per event, since the speed
 of a shared machine drifts. The table shows medians over cycles, and the median of the ratios within a cycle.
-Needs nginx (Debian: nginx-light) and two cores.
+Penstock runs with its defaults; its limit finds its place before the first cycle. Needs nginx (Debian: nginx-light) and
+two cores.
 """
 
 from __future__ import annotations
@@ -46,11 +47,14 @@ PENSTOCK = """
 listen: {{host: 127.0.0.1, port: {port}}}
 admin: {{port: {admin}}}
 upstreams:
-  - {{name: engine, url: "http://127.0.0.1:{upstream}", engine: openai, models: [m],
-      limit: {{mode: fixed, initial: 4096}}}}
+  - {{name: engine, url: "http://127.0.0.1:{upstream}", engine: openai, models: [m]}}
 tenants: {{list: [{{name: a, keys: ["sha256:{key}"]}}, {{name: b, keys: []}}, {{name: c, keys: []}}]}}
 log: {{format: json}}
 """
+ROUTERS = ("--host", "127.0.0.1", "--policy", "round_robin", "--log-level", "error")
+PEERS = {"sglang-router": ("launch", *ROUTERS), "vllm-router": ROUTERS}  # both from the Python package index
+START_S = 3.0  # routers ask their workers how they are
+FIND_LIMIT_S = 12.0  # the limit starts at 8 and doubles
 BENCH_KEY = sha256(b"sk-bench").hexdigest()
 
 
@@ -75,6 +79,9 @@ CASES = (
     Case("8 connections, 1 MB", 8, 1_000_000, False),
     Case("256 streams of 50 events/s", 256, 1_000, True),
 )
+
+
+MANY = CASES[2]
 
 
 def free_port() -> int:
@@ -133,70 +140,106 @@ def measure(case: Case, port: int, pids: list[int], seconds: float) -> dict[str,
     return result
 
 
-def run(penstock: list[str], cycles: int, seconds: float, cases: list[Case]) -> dict[str, list[dict[str, Any]]]:
-    """Results by case: one {"nginx": ..., "penstock": ...} per cycle."""
+class Proxy(NamedTuple):
+    """One of those that are compared, stopped but for its turns."""
+
+    name: str
+    port: int
+    pids: list[int]
+
+    def turn(self, case: Case, seconds: float) -> dict[str, Any]:
+        awake(self.pids, True)
+        try:
+            return measure(case, self.port, self.pids, seconds)
+        finally:
+            awake(self.pids, False)
+
+
+def commands(penstock: list[str], beside: list[str], folder: Path, upstream: int) -> dict[str, tuple[int, list[str]]]:
+    """Port and command line by name, their configurations written."""
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(nginx).exists():
         raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
-    upstream, admin = free_port(), free_port()
-    ports = {"nginx": free_port(), "penstock": free_port()}
+    ports = [free_port() for _ in range(2 + 2 * len(beside))]
+    settings = {"folder": folder, "upstream": upstream, "admin": free_port(), "key": BENCH_KEY}
+    (folder / "nginx.conf").write_text(NGINX.format(port=ports[0], **settings), encoding="utf-8")
+    (folder / "penstock.yaml").write_text(PENSTOCK.format(port=ports[1], **settings), encoding="utf-8")
+    found = {
+        "nginx": (ports[0], [nginx, "-c", str(folder / "nginx.conf")]),
+        "penstock": (ports[1], [*penstock, "serve", "--config", str(folder / "penstock.yaml")]),
+    }
+    for command, port, metrics in zip(beside, ports[2::2], ports[3::2], strict=True):
+        words = [*PEERS[Path(command).name], "--port", str(port), "--prometheus-port", str(metrics)]
+        found[Path(command).name] = (port, [command, *words, "--worker-urls", f"http://127.0.0.1:{upstream}"])
+    return found
+
+
+def start(stack: ExitStack, found: dict[str, tuple[int, list[str]]], folder: Path) -> list[Proxy]:
+    proxies = []
+    for name, (port, command) in found.items():
+        child = stack.enter_context(process(1, *command, log=folder / f"{name}.log"))
+        await_port(port)
+        time.sleep(START_S)
+        proxies.append(Proxy(name, port, family(child.pid)))
+        awake(proxies[-1].pids, False)
+    return proxies
+
+
+def run(
+    penstock: list[str], beside: list[str], cycles: int, seconds: float, cases: list[Case]
+) -> dict[str, list[dict[str, Any]]]:
+    """Results by case: one {"nginx": ..., "penstock": ...} per cycle."""
+    upstream = free_port()
     results: dict[str, list[dict[str, Any]]] = {case.name: [] for case in cases}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)
-        settings = {"folder": folder, "upstream": upstream, "admin": admin, "key": BENCH_KEY}
-        (folder / "nginx.conf").write_text(NGINX.format(port=ports["nginx"], **settings), encoding="utf-8")
-        (folder / "penstock.yaml").write_text(PENSTOCK.format(port=ports["penstock"], **settings), encoding="utf-8")
-        python = sys.executable
-        commands = {
-            "nginx": (nginx, "-c", str(folder / "nginx.conf")),
-            "penstock": (*penstock, "serve", "--config", str(folder / "penstock.yaml")),
-        }
-        stack.enter_context(
-            process(0, python, "-m", "tests.benchmarks.data_path.upstream", str(upstream), log=folder / "upstream.log")
-        )
+        found = commands(penstock, beside, folder, upstream)
+        engine = (sys.executable, "-m", "tests.benchmarks.data_path.upstream", str(upstream))
+        stack.enter_context(process(0, *engine, log=folder / "upstream.log"))
         await_port(upstream)
-        pids: dict[str, list[int]] = {}
-        for name, command in commands.items():
-            child = stack.enter_context(process(1, *command, log=folder / f"{name}.log"))
-            await_port(ports[name])
-            time.sleep(1.0)
-            pids[name] = family(child.pid)
-            awake(pids[name], False)
+        proxies = start(stack, found, folder)
+        for proxy in proxies:
+            if proxy.name == "penstock":
+                proxy.turn(MANY, FIND_LIMIT_S)
         for cycle in range(cycles):
             for case in cases:
                 both = {}
-                for name in commands:
-                    print(
-                        f"\rcycle {cycle + 1} of {cycles}: {case.name}, {name:10}", end="", file=sys.stderr, flush=True
-                    )
-                    awake(pids[name], True)
-                    both[name] = measure(case, ports[name], pids[name], seconds)
-                    awake(pids[name], False)
+                for proxy in proxies:
+                    tell(f"cycle {cycle + 1} of {cycles}: {case.name}, {proxy.name}")
+                    both[proxy.name] = proxy.turn(case, seconds)
                 results[case.name].append(both)
         tell("")
     return results
 
 
+def ratio(cycles: list[dict[str, Any]], to: str) -> float:
+    return float(median(one["penstock"]["us"] / one[to]["us"] for one in cycles))
+
+
 def show(results: dict[str, list[dict[str, Any]]], cases: list[Case]) -> str:
     """A Markdown table."""
+    peers = [name for name in PEERS if name in results[cases[0].name][0]]
     lines = [
-        "| case | nginx us | penstock us | ratio | per | nginx p50 / p99 us | penstock p50 / p99 us |",
-        "|---|---:|---:|---:|---|---:|---:|",
+        "| case | nginx us | penstock us | ratio | per | nginx p50 / p99 us | penstock p50 / p99 us |"
+        + "".join(f" {name} us | penstock to it |" for name in peers),
+        "|---|---:|---:|---:|---|---:|---:|" + "---:|---:|" * len(peers),
     ]
     for case in cases:
         cycles = results[case.name]
         nginx, ours = ([one[name] for one in cycles] for name in ("nginx", "penstock"))
-        ratio = median(p["us"] / n["us"] for n, p in zip(nginx, ours, strict=True))
         key = "transit_us" if case.streaming else "latency_us"
         spans = [" / ".join(f"{median(one[key][at] for one in side):,.0f}" for at in (0, 2)) for side in (nginx, ours)]
         lines.append(
             f"| {case.name} | {median(one['us'] for one in nginx):.0f} | {median(one['us'] for one in ours):.0f} "
-            f"| {ratio:.1f} | {case.unit[:-1]} | {spans[0]} | {spans[1]} |"
+            f"| {ratio(cycles, 'nginx'):.1f} | {case.unit[:-1]} | {spans[0]} | {spans[1]} |"
+            + "".join(
+                f" {median(one[name]['us'] for one in cycles):.0f} | {ratio(cycles, name):.2f} |" for name in peers
+            )
         )
         errors = sum(one[name]["errors"] for one in cycles for name in one)
         if errors:
-            lines.append(f"| | | | | {errors} errors | | |")
+            lines.append(f"| | | | | {errors} errors | | |" + " | |" * len(peers))
     return "\n".join(lines)
 
 
@@ -204,6 +247,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0] if __doc__ else None)
     source = f"{sys.executable} -m proxy"
     parser.add_argument("--penstock", default=source, metavar="COMMAND", help="what is measured (default: the source)")
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="COMMAND", help=f"measure this, too: {', '.join(PEERS)}"
+    )
     parser.add_argument("--cycles", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured per case and proxy")
     parser.add_argument("--only", default="", help="cases whose name holds this")
@@ -212,7 +258,9 @@ def main() -> None:
     cases = [case for case in CASES if arguments.only in case.name]
     penstock = shlex.split(arguments.penstock)
     subprocess.run([*penstock, "--version"], check=True)
-    results = run(penstock, arguments.cycles, arguments.seconds, cases)
+    if unknown := [command for command in arguments.beside if Path(command).name not in PEERS]:
+        parser.error(f"--beside {unknown[0]}: known are {', '.join(PEERS)}, with or without a path before the name")
+    results = run(penstock, arguments.beside, arguments.cycles, arguments.seconds, cases)
     print(show(results, cases))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
