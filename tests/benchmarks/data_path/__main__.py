@@ -115,9 +115,10 @@ def await_port(port: int) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
-    return [pid, *(int(child) for child in children)]
+    """A process and its descendants; any thread may have made them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text(encoding="utf-8").split()]
+    return [pid, *(one for child in children for one in family(child))]
 
 
 def awake(pids: list[int], on: bool) -> None:
@@ -261,9 +262,9 @@ def main() -> None:
     if unknown := [command for command in arguments.beside if Path(command).name not in PEERS]:
         parser.error(f"--beside {unknown[0]}: known are {', '.join(PEERS)}, with or without a path before the name")
     results = run(penstock, arguments.beside, arguments.cycles, arguments.seconds, cases)
-    print(show(results, cases))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print(show(results, cases))
 
 
 if __name__ == "__main__":
