@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.adapters import upstream_pool
-from proxy.adapters.forward import Exchange
 from proxy.adapters.inbound import KnownHead
-from proxy.adapters.repeats import MISSES_MAX, KnownAnswer
+from proxy.adapters.repeats import MISSES_MAX
 from proxy.server.connection import PIPELINE_MAX, ClientConnection
 from proxy.server.reading import PIPELINED_MAX
-from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, ScriptedPool, Shell, chunk, said, token
+from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, said, token
 from tests.server.edge import Client, Edge, post
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -79,18 +77,6 @@ STREAMED = tuple(
 )
 
 
-class Forgetful(ScriptedPool):
-    """Knows no head again."""
-
-    @property
-    def known(self) -> None:
-        return None
-
-    @known.setter
-    def known(self, value: KnownAnswer | None) -> None:
-        pass
-
-
 Act = tuple[str, int, int]
 ACTS = st.lists(
     st.one_of(
@@ -108,8 +94,6 @@ def in_pieces(data: bytes, at: int) -> list[bytes]:
 def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[bytes]]:
     """What the client got after each act, the records, and what each upstream connection was sent."""
     shell = Shell()
-    if not knows:
-        shell.pools[0].__class__ = Forgetful
     edge = Edge(shell)
     edge.listener._prefix = "some"
 
@@ -122,7 +106,7 @@ def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[
     client, seen = come(), []
     for act, index, at in acts:
         shell.now += 0.01
-        made = shell.pools[0].made
+        made = shell.dials[0].made
         if act == "ask":
             if client.transport.ended or client.transport.eof:
                 client = come()
@@ -131,13 +115,15 @@ def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[
                     client.send(piece)
         elif busy := [one for one in made if one.exchange is not None]:
             for piece in in_pieces(ANSWERS[index], at):
+                if not knows:
+                    shell.pools[0].known = None
                 if not busy[0].transport.is_closing():  # type: ignore[union-attr]
                     busy[0].data_received(piece)
                     shell.settle()
         seen.append(DATE.sub(b"", client.take()))
     edge.pass_time(30.0)
     client.leave()
-    sent = [bytes(one.transport.written) for one in shell.pools[0].made]  # type: ignore[union-attr]
+    sent = [bytes(one.transport.written) for one in shell.dials[0].made]  # type: ignore[union-attr]
     assert shell.clean()
     return [*seen, DATE.sub(b"", client.take())], [repr(record) for record in shell.records], sent
 
@@ -163,30 +149,30 @@ def test_nor_does_it_the_second_and_third_time(request_at: int, answer_at: int) 
 @pytest.mark.parametrize("number", range(len(STREAMED)))
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_chunks_known_by_their_size_change_nothing(number: int, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def play_stream() -> tuple[bytes, list[str], list[bool]]:
+    def play_stream(knows: bool) -> tuple[bytes, list[str], list[bool]]:
         shell = Shell(checks=False)
         edge = Edge(shell)
         edge.listener._prefix = "some"
         known: list[bool] = []
-        whole = Exchange.answer_chunk
+        whole = ClientConnection.relay_framed
 
-        def answer_chunk(self: Exchange, framed: bytes, content: bytes) -> None:
+        def relay_framed(self: ClientConnection, framed: bytes, content: bytes) -> None:
             known.append(True)
             whole(self, framed, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Exchange, "answer_chunk", answer_chunk)
+            patch.setattr(ClientConnection, "relay_framed", relay_framed)
             client = edge.client(post(b'{"model":"m","stream":true}', version=version))
             for piece in STREAMED[number]:
                 shell.now += 0.01
                 if not shell.transport().is_closing():
+                    shell.upstream().chunked = knows and shell.upstream().chunked
                     shell.answer(piece)
         edge.pass_time(30.0)
         return client.take(), [repr(record) for record in shell.records], known
 
-    got, records, known = play_stream()
-    monkeypatch.setattr(upstream_pool, "chunk_in", lambda data: None)
-    plain, plain_records, none = play_stream()
+    got, records, known = play_stream(knows=True)
+    plain, plain_records, none = play_stream(knows=False)
     assert known and not none
     assert plain_records == records
     assert unchunked(got) == unchunked(plain)
