@@ -270,7 +270,7 @@ def test_a_client_that_leaves_is_counted_once_and_gives_everything_back(
     client.leave()
     assert [(record.outcome, record.gone_phase) for record in edge.shell.records] == [(Outcome.CLIENT_GONE, phase)]
     assert edge.shell.clean()
-    assert edge.listener.connections == set()
+    assert edge.listener.connections == {}
 
 
 def test_who_leaves_the_queue_takes_the_pipelined_along() -> None:
@@ -285,7 +285,7 @@ def test_who_leaves_the_queue_takes_the_pipelined_along() -> None:
 def test_an_idle_client_that_leaves_is_no_ending() -> None:
     edge = Edge()
     edge.client().leave()
-    assert (edge.shell.records, edge.listener.connections) == ([], set())
+    assert (edge.shell.records, edge.listener.connections) == ([], {})
 
 
 def test_a_reader_that_stops_holds_its_upstream_back() -> None:

@@ -56,16 +56,6 @@ ANYBODY = TenantRule("anybody", "normal", "high")
 CAPS = Caps(ttft_s=0.6, itl_s=0.4, response_s=0.8)
 
 
-class Ordered(dict[Any, None]):
-    """A set that is walked in the order of its making, so that a seed is a schedule."""
-
-    def add(self, one: Any) -> None:
-        self[one] = None
-
-    def discard(self, one: Any) -> None:
-        self.pop(one, None)
-
-
 @dataclass(frozen=True)
 class Swarm:
     """How bad this world is, drawn per seed: a fault that is rare everywhere hides among frequent ones."""
@@ -172,12 +162,10 @@ class World:
             self.dispatcher, self.loop.time, lambda: "made", count(1),
         )  # fmt: skip
         config = ListenConfig(head_timeout_s=0.3, write_timeout_s=0.5)
-        listener = Listener(
+        return Listener(
             config, intake, relay, relay, self.dispatcher, self.records.append,
             lambda _, error: self.errors.append(error), self.loop.time,
         )  # fmt: skip
-        listener.connections = cast(Any, Ordered())
-        return listener
 
     # ---- the wire ----
     async def _connect(self, factory: Callable[[], asyncio.Protocol], name: str) -> tuple[asyncio.Transport, Any]:
