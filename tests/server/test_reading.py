@@ -231,6 +231,13 @@ def test_what_has_changed_since_is_judged_anew(change: str) -> None:
     assert client.transport.ended is (change != "reload")
 
 
+def test_a_request_refused_as_it_comes_leaves_its_connection_to_the_next() -> None:
+    edge = Edge()
+    edge.shell.gate.perform(edge.shell.dispatcher.health("u0", False, edge.shell.now))
+    client = edge.client(post() * 2, post())
+    assert (client.statuses(), client.transport.ended, edge.errors) == ([503] * 3, False, [])
+
+
 def test_a_connection_may_have_so_many_requests_waiting_and_no_more() -> None:
     """What a client sends while an answer is due is kept, so its number is bounded: the rest of the read is refused."""
     edge = Edge()
