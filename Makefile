@@ -39,11 +39,12 @@ $(VENV)/.test: requirements-dev.lock | $(BIN)/python
 BUILT_FROM := hatch_build.py pyproject.toml LICENSE $(shell find proxy config grafana -type f -not -path '*/__pycache__/*')
 
 $(VENV)/.install: $(BUILT_FROM) | $(VENV)/.run
+	@touch $@.begun
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall .
 	@$(BIN)/penstock --version
 	@$(BIN)/penstock --version | grep -q compiled || \
 	  echo "not compiled: slower, but whole; PENSTOCK_COMPILE=1 $(BIN)/python -m pip wheel --no-deps . tells why"
-	@touch $@
+	@mv $@.begun $@
 
 install: $(VENV)/.install
 

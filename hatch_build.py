@@ -126,7 +126,10 @@ def compile_modules(folder: Path, modules: list[str]) -> None:
         group_name=GROUP,
     )
     for extension in extensions:
-        extension.extra_compile_args.append("-Wno-error")  # a compiler that is newer than mypyc knows more warnings
+        extension.extra_compile_args += [
+            "-Wno-error",  # a compiler that is newer than mypyc knows more warnings
+            "-ffp-contract=off",  # a * b + c is rounded twice, as by the interpreter
+        ]
     build = Build(Distribution({"name": GROUP, "ext_modules": extensions}))
     build.build_lib, build.build_temp = str(folder / "lib"), str(folder / "objects")
     build.ensure_finalized()

@@ -44,7 +44,7 @@ def upstream(name: str = "vllm-0", **changes: Any) -> UpstreamSnapshot:
         "in_flight": 9,
         "aborting": 1,
         "prefill_out_tokens": 10.2,
-        "kv_reserved_tokens": 2048.4,
+        "kv_reserved_tokens": 2048,
         "telemetry": TELEMETRY,
         "sizer": SIZER,
     }

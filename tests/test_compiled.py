@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 import proxy.dispatcher.core
 from hatch_build import GROUP, modules_of
 from proxy import __version__
-from tests.children import ROOT
+from tests.children import IMPORTS, ROOT
 
 SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))
 WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -54,6 +57,33 @@ def test_no_compiled_class_lies_over_the_attributes_of_a_base_that_is_not() -> N
         if "__mypyc_attrs__" not in vars(base)
         if base.__basicsize__ > object.__basicsize__ and not issubclass(base, BaseException)
     ]
+
+
+def handled(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
+
+
+def test_nothing_that_is_compiled_waits_within_an_except() -> None:
+    """A generator or coroutine of mypyc that is suspended there leaves its error with whoever runs meanwhile."""
+    waits = (ast.Yield, ast.YieldFrom, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    assert not [
+        f"{name}:{handler.lineno}"
+        for name in LISTED
+        for handler in handled(ast.parse((ROOT / name).read_text(encoding="utf-8")))
+        if any(isinstance(node, waits) for node in ast.walk(handler))
+    ]
+
+
+@pytest.mark.compiled
+def test_it_decides_as_the_source_does_to_the_last_bit() -> None:
+    def told(imports: str) -> list[str]:
+        environ = {**os.environ, "PYTHONPATH": imports, "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-P", "-m", "tests.digest"]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    compiled, source = told(IMPORTS), told(str(ROOT))
+    assert (compiled[0], source[0]) == ("True", "False")
+    assert compiled[1:] == source[1:]
 
 
 @pytest.mark.compiled

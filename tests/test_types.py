@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from dataclasses import fields
 
+import pytest
+
 from proxy.types import Decisions, Dispatch, Ticket, TicketState, Work, WorkEstimate
 
 
+@pytest.mark.source  # a compiled constructor takes only values of its types
 def test_a_ticket_holds_what_it_is_given_and_nothing_of_the_dispatcher() -> None:
     given = list(inspect.signature(Ticket).parameters)
     numbers = {name: float(number) for number, name in enumerate(given, start=1)}

@@ -69,7 +69,7 @@ class Exchange:
             gate.metrics.queue_left(self.inbound.class_name, "dispatched", now - self.ticket.arrived_s)
         self.upload_started = False
         self.held = None
-        lane.running.add(self)
+        lane.running[self] = None
         lane.pool.acquire(self, fresh=bool(self.ticket.tried))
 
     def refused(self, refusal: Refuse) -> None:
@@ -304,7 +304,7 @@ class Exchange:
     def failed(self, failure: Failure) -> None:
         """One try is over with nothing sent to the client; the dispatcher says what comes next."""
         if self.lane is not None:
-            self.lane.running.discard(self)
+            self.lane.running.pop(self, None)
             self.lane = None
         self.connection = None
         self.relay.gate.failed(self.ticket, failure)
@@ -383,7 +383,7 @@ class Exchange:
         self.ticket.client = None  # else the two would keep each other until a garbage collection
         lane, self.lane = self.lane, None
         if lane is not None:
-            lane.running.discard(self)
+            lane.running.pop(self, None)
             if self.streamed and usage is not None and outcome is Outcome.SUCCESS:
                 lane.calibrate(usage.completion_tokens, self.events)
         self.inbound.drop_body(self.relay.gate.dispatcher)

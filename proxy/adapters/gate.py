@@ -58,7 +58,7 @@ class Lane:
     pool: UpstreamPool
     lines: bytes  # header lines that every request to it carries: Host, its own key
     base_path: bytes = b""  # path of the configured URL, put before the route
-    running: set[Running] = field(default_factory=set)
+    running: dict[Running, None] = field(default_factory=dict)  # in the order of their starts
     gap_s: float = 0.0
     events: int = 0
     tokens_per_event: float = 1.0  # speculative decoding and coalescing put several tokens into one event
@@ -195,28 +195,39 @@ class Gate:
             if lane.pool.closed and not lane.running:
                 del self.lanes[name]
 
-    async def _catch_up(self) -> None:
-        """Read what came meanwhile before any silence is judged. The gaps that it shows are ours, not the engines'."""
-        await asyncio.sleep(0)
-        for lane in self.lanes.values():
-            lane.gap_s, lane.events = 0.0, 0
+    def lagged(self, late_s: float) -> None:
+        """How late the loop ran. Where it stood still, the gaps that it shows are ours, not the engines'."""
+        self.metrics.loop_lag(late_s)
+        if late_s > HELD_UP_S:
+            for lane in self.lanes.values():
+                lane.gap_s, lane.events = 0.0, 0
 
-    async def run(self) -> None:
-        """Drive `expire`, `tick` and `sweep` until cancelled, and measure how late the loop runs."""
-        loop = asyncio.get_running_loop()
-        due = next_tick = loop.time() + EXPIRE_S
-        while True:
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            now = loop.time()
-            self.metrics.loop_lag(max(0.0, now - due))
-            if now - due > HELD_UP_S:
-                await self._catch_up()
-            self.expire()
-            if now >= next_tick:
-                self.tick()
-                self.sweep()
-                next_tick = now + TICK_S
-            due = max(due + EXPIRE_S, now)
+
+class Driven(Protocol):
+    """A gate, as `drive` sees it."""
+
+    def lagged(self, late_s: float) -> None: ...
+    def expire(self) -> None: ...
+    def tick(self) -> None: ...
+    def sweep(self) -> None: ...
+
+
+async def drive(gate: Driven) -> None:
+    """Call `expire`, `tick` and `sweep` when they are due, until cancelled, and tell how late the loop runs."""
+    loop = asyncio.get_running_loop()
+    due = next_tick = loop.time() + EXPIRE_S
+    while True:
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        now = loop.time()
+        if now - due > HELD_UP_S:
+            await asyncio.sleep(0)  # what came meanwhile is read before any silence is judged
+        gate.lagged(max(0.0, now - due))
+        gate.expire()
+        if now >= next_tick:
+            gate.tick()
+            gate.sweep()
+            next_tick = now + TICK_S
+        due = max(due + EXPIRE_S, now)
 
 
 class Bypass(Gate):

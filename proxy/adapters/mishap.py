@@ -49,7 +49,7 @@ def end_broken(exchange: Broken, error: Exception) -> None:
         return
     lane, exchange.lane = exchange.lane, None
     if lane is not None:
-        lane.running.discard(exchange)
+        lane.running.pop(exchange, None)
     gate.cancelled(exchange.ticket)
     try:
         exchange.expel(Outcome.INTERNAL_ERROR)

@@ -27,25 +27,20 @@ ANSWER_HEAD_MAX_BYTES = 64 * 1024
 
 
 class Exchange(Protocol):
-    """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`."""
+    """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`.
+
+    `answer_chunk` is `answer_body` of one chunk, together with the bytes that framed it; where `takes_whole` says so,
+    `answer_whole` stands for head, body and end.
+    """
 
     def connected(self, connection: UpstreamConnection, reused: bool) -> None: ...
     def connect_failed(self, reason: str, own: bool) -> None: ...
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
     def answer_body(self, pieces: list[bytes]) -> None: ...
     def answer_end(self) -> None: ...
-
-    def answer_chunk(self, framed: bytes, content: bytes) -> None:
-        """`answer_body` of one chunk, together with the bytes that framed it."""
-        self.answer_body([content])
-
-    def takes_whole(self, known: KnownAnswer) -> bool:
-        """Whether `answer_whole` may stand for head, body and end. Not where the three are told apart."""
-        return False
-
-    def answer_whole(self, known: KnownAnswer, body: bytes) -> None:
-        raise AssertionError("a whole answer comes only to those who take it")
-
+    def answer_chunk(self, framed: bytes, content: bytes) -> None: ...
+    def takes_whole(self, known: KnownAnswer) -> bool: ...
+    def answer_whole(self, known: KnownAnswer, body: bytes) -> None: ...
     def lost(self, reason: str) -> None: ...
     def upload_paused(self, paused: bool) -> None: ...
     def broke(self, error: Exception) -> None: ...
@@ -296,11 +291,16 @@ class UpstreamConnection:
             self.transport.close()
 
 
+def open_in_task(pool: UpstreamPool, exchange: Exchange) -> None:
+    """How a pool comes to a new connection, where nothing else is said."""
+    pool.tasks.start(f"connect {pool.host}:{pool.port}", pool.connect(exchange))
+
+
 class UpstreamPool:
     """Idle connections of one upstream, newest first, and the opening of new ones.
 
     A connection older than `max_age_s` is not used again: a name that has moved would never be followed by a busy one.
-    `short` hears of connections that this process has no file for.
+    `short` hears of connections that this process has no file for. `opens` makes a new connection for an exchange.
     """
 
     def __init__(
@@ -313,9 +313,10 @@ class UpstreamPool:
         clock: Callable[[], float],
         max_age_s: float = inf,
         short: Callable[[str], None] | None = None,
+        opens: Callable[[UpstreamPool, Exchange], None] = open_in_task,
     ) -> None:
         self.host, self.port, self.tls = host, port, tls
-        self.max_age_s, self.short = max_age_s, short
+        self.max_age_s, self.short, self.opens = max_age_s, short, opens
         self.connect_timeout_s = connect_timeout_s
         self.tasks, self.clock = tasks, clock
         self.idle: deque[UpstreamConnection] = deque()
@@ -339,9 +340,9 @@ class UpstreamPool:
                     raise
                 return
             connection.close()
-        self.tasks.start(f"connect {self.host}:{self.port}", self._connect(exchange))
+        self.opens(self, exchange)
 
-    async def _connect(self, exchange: Exchange) -> None:
+    async def connect(self, exchange: Exchange) -> None:
         loop, connection = asyncio.get_running_loop(), UpstreamConnection(self)
         protocol = cast(asyncio.Protocol, connection)
         try:

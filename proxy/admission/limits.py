@@ -235,8 +235,8 @@ class ModelLaw:
     def _throughput_falls(self) -> bool:
         if len(self._history) < self.PLATEAU_TICKS:
             return False
-        mean_n = sum(n for n, _ in self._history) / self.PLATEAU_TICKS
-        return sum((n - mean_n) * rate for n, rate in self._history) < 0
+        mean_n = sum([n for n, _ in self._history]) / self.PLATEAU_TICKS
+        return sum([(n - mean_n) * rate for n, rate in self._history]) < 0
 
 
 def law_of(config: LimitConfig) -> Law:

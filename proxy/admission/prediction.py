@@ -77,7 +77,7 @@ class _History:
         mean = sums[-1] / len(ranked)
         if mean == 0:
             return 0.0
-        return sqrt(sum((value - mean) ** 2 for value in ranked) / len(ranked)) / mean
+        return sqrt(sum([(value - mean) ** 2 for value in ranked]) / len(ranked)) / mean
 
     def _rank(self) -> tuple[list[int], list[int]]:
         ranked = sorted(self._order)
@@ -141,7 +141,7 @@ class DriftingMean:
             score = off / sqrt(square if square > least else least)
             chart += self.CHART_GAIN * ((score if -2.0 < score < 2.0 else 2.0 if score > 0.0 else -2.0) - chart)
             if (chart > most or chart < -most) and count >= self.YOUNG:
-                before, middle = middle, sum(log(max(one, 1.0)) for one in last) / len(last)
+                before, middle = middle, sum([log(max(one, 1.0)) for one in last]) / len(last)
                 mean, count, chart = sum(last) / len(last), self.LAST, 0.0
                 self.shifts += abs(middle - before) > self.MATERIAL
         self._count, self._mean, self._log, self._square, self._chart = count, mean, middle, square, chart

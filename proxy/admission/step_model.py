@@ -210,7 +210,7 @@ def solve_bounded(matrix: list[list[float]], right: list[float], lowest: Vector,
     while True:
         free = [i for i in range(3) if i not in fixed]
         rows = [
-            [matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value for j, value in fixed.items())]
+            [matrix[i][j] for j in free] + [right[i] - sum([matrix[i][j] * value for j, value in fixed.items()])]
             for i in free
         ]
         found = dict(zip(free, _eliminate(rows), strict=True))
@@ -231,6 +231,6 @@ def _eliminate(rows: list[list[float]]) -> list[float]:
             rows[j] = [low - factor * high for low, high in zip(rows[j], rows[i], strict=True)]
     result = [0.0] * size
     for i in reversed(range(size)):
-        known = sum(rows[i][j] * result[j] for j in range(i + 1, size))
+        known = sum([rows[i][j] * result[j] for j in range(i + 1, size)])
         result[i] = (rows[i][size] - known) / rows[i][i]
     return result

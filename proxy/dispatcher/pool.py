@@ -208,7 +208,7 @@ class Pool:
         flow = fair.flow(entry.ticket.tenant)
         assert flow is not None, "a waiting ticket has a flow"
         same = min(fair.cost, flow.cost * fair.backlogged_weight / flow.weight) - entry.cost
-        higher = sum(above.cost for above in self.queue.fair[:index])
+        higher = sum([above.cost for above in self.queue.fair[:index]])
         floor = self.queue.classes[index].floor
         wait_s = (higher + same) / rate
         return min(wait_s, same / (floor * rate)) if floor else wait_s

@@ -26,7 +26,7 @@ def take(board: Board, steps: tuple[Step, ...], refusals: tuple[RefusalRecord, .
         granted=board.granted,
         released=board.released,
         held=board.held,
-        drain_per_s=sum(pool.drain_rate.per_s or 0.0 for pool in board.pools),
+        drain_per_s=sum([pool.drain_rate.per_s or 0.0 for pool in board.pools]),
     )
 
 
@@ -67,7 +67,7 @@ def _backlog_s(board: Board, index: int) -> float | None:
     """Time until all that waits in this class and above has started; None: not known yet."""
     backlog_s = 0.0
     for pool in board.pools:
-        cost = sum(fair.cost for fair in pool.queue.fair[: index + 1])
+        cost = sum([fair.cost for fair in pool.queue.fair[: index + 1]])
         rate = pool.cost_rate.per_s
         if cost and rate is None:
             return None

@@ -24,7 +24,7 @@ class UpstreamSnapshot:
     in_flight: int
     aborting: int
     prefill_out_tokens: float
-    kv_reserved_tokens: float
+    kv_reserved_tokens: int
     telemetry: Telemetry | None
     sizer: SizerState
 

@@ -61,7 +61,7 @@ class Balancer:
     def _prefix_affinity(self, candidates: Sequence[Candidate], prefix_hash: int) -> list[Candidate]:
         if not prefix_hash:
             return self._least_loaded(candidates, prefix_hash)
-        bound = BOUNDED_LOAD * sum(candidate.load for candidate in candidates) / len(candidates)
+        bound = BOUNDED_LOAD * sum([candidate.load for candidate in candidates]) / len(candidates)
         return sorted(candidates, key=lambda one: (one.load > bound, -crc32(f"{prefix_hash}:{one.name}".encode())))
 
 

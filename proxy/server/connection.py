@@ -206,8 +206,12 @@ class ClientConnection(RequestReader):
             self.reject(inbound, Rejected(BY_OUTCOME[Outcome.INTERNAL_ERROR]))
             return True
         self.http10 = inbound.version == "1.0"
-        self.exchange = Exchange(self.listener.relay_for(inbound), self, inbound, ticket)
-        self.exchange.relay.gate.submit(ticket)
+        exchange = self.exchange = Exchange(self.listener.relay_for(inbound), self, inbound, ticket)
+        exchange.relay.gate.submit(ticket)
+        return self._is_free()
+
+    def _is_free(self) -> bool:
+        """Whether what was submitted is over already. A method: where it was set, mypy(c) takes it for still there."""
         return self.exchange is None
 
     def _count_upload(self, inbound: Inbound) -> None:

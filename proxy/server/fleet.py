@@ -86,7 +86,7 @@ class Fleet:
                 host, port, tls, settings.routing.connect_timeout_s, self.tasks, self.clock, short=self.short
             ),
             lines=upstream_lines(netloc, key.encode("ascii") if key is not None else None),
-            running=old.running if old is not None else set(),
+            running=old.running if old is not None else {},
         )
 
     def caps(self, upstream: str) -> Caps:

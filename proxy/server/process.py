@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import structlog
 
 from proxy import __version__
 from proxy.adapters.build_info import COMPILED
-from proxy.adapters.gate import Bypass, Gate
+from proxy.adapters.gate import Bypass, Gate, drive
 from proxy.adapters.gauges import Scrape
 from proxy.adapters.logs import RequestLog
 from proxy.adapters.metrics import Metrics
@@ -114,7 +115,7 @@ class Process:
         await self.admin.start()
         await self.listener.start()
         self.prober.start()
-        self.tasks.serve("gate", self.gate.run)
+        self.tasks.serve("gate", partial(drive, self.gate))
         self.tasks.serve("listener", self.listener.run)
         self.tasks.serve("housekeeping", self._housekeeping)
 

@@ -60,7 +60,7 @@ class Listener:
         self.config, self.intake, self.relay, self.light = config, intake, relay, light
         self.account, self.record, self.failed, self.clock, self.short = account, record, failed, clock, short
         self.head_timeout_s, self.write_timeout_s = config.head_timeout_s, config.write_timeout_s
-        self.connections: set[ClientConnection] = set()
+        self.connections: dict[ClientConnection, None] = {}  # in the order of their coming
         self.held: deque[ClientConnection] = deque()  # over `max_connections`: open, not yet read
         self.turned_away: set[TurnedAway] = set()
         self.draining = False
@@ -118,7 +118,7 @@ class Listener:
     def opened(self, connection: ClientConnection) -> None:
         if self._is_short(connection):
             return
-        self.connections.add(connection)
+        self.connections[connection] = None
         if len(self.connections) - len(self.held) > self.config.max_connections:
             self.held.append(connection)
             connection.set_reading(False)
@@ -139,7 +139,7 @@ class Listener:
         return True
 
     def closed(self, connection: ClientConnection) -> None:
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if connection in self.held:
             self.held.remove(connection)
         elif self.held and len(self.connections) - len(self.held) < self.config.max_connections:

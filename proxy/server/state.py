@@ -96,7 +96,7 @@ def _upstream(one: UpstreamSnapshot, target: Target | None, now: float) -> Docum
         "ceiling_source": one.ceiling_source,
         "in_flight": one.in_flight,
         "aborting": one.aborting,
-        "kv_reserved_tokens": round(one.kv_reserved_tokens),
+        "kv_reserved_tokens": one.kv_reserved_tokens,
         "prefill_out_tokens": round(one.prefill_out_tokens),
         "itl_ms": _ms(sizer.itl_s),
         "itl_target_ms": _ms(target.itl_s if target else None),

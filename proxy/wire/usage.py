@@ -169,11 +169,16 @@ def _usages(text: bytes) -> Iterator[object]:
             return
         match = _USAGE.match(text, start)
         if match is not None:
-            try:
-                yield orjson.loads(match[1])
-            except ValueError:
-                yield None
+            yield _object(match[1])
         end = start
+
+
+def _object(text: bytes) -> object:
+    """None where it is not JSON."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return None
 
 
 def _last_usage(text: bytes, head: bytes) -> tuple[Usage | None, str | None]:

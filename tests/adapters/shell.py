@@ -7,7 +7,7 @@ What asyncio would do in a later turn (telling a protocol that its connection is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
@@ -57,8 +57,8 @@ Later = list[Callable[[], None]]
 class ScriptedTransport(asyncio.Transport):
     """Keeps what was written; tells its protocol of the end when the world settles."""
 
-    def __init__(self, later: Later, peer: object = ("192.0.2.7", 1234)) -> None:
-        super().__init__({"peername": peer})
+    def __init__(self, later: Later, peer: object = ("192.0.2.7", 1234), sock: object = None) -> None:
+        super().__init__({"peername": peer, "socket": sock})
         self.later = later
         self.protocol: Any = None
         self.written = bytearray()
@@ -119,38 +119,34 @@ class ScriptedTransport(asyncio.Transport):
         self.held.append(True)
 
 
-class Stepped(Tasks):
-    """Runs work that never waits, at once."""
-
-    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        try:
-            work.send(None)
-        except StopIteration:
-            return cast("asyncio.Task[Any]", None)
-        raise AssertionError(f"{name} waits")
+def no_tasks() -> Tasks:
+    """Where nothing starts one."""
+    return Tasks(lambda _, error: None)
 
 
-class ScriptedPool(UpstreamPool):
-    """Connections over scripted transports. `refusing` fails them, `holding` leaves them half open."""
+class Dials:
+    """How a pool comes to connections here: at once, over scripted transports.
 
-    def __init__(self, name: str, shell: Shell) -> None:
-        super().__init__(name, 80, None, 1.0, Stepped(lambda _, error: None), shell.clock)
-        self.shell = shell
+    `refusing` fails them, `holding` leaves them half open.
+    """
+
+    def __init__(self, later: Later) -> None:
+        self.later = later
         self.refusing = self.holding = False
         self.half_open: list[Carried] = []
         self.made: list[UpstreamConnection] = []
 
-    async def _connect(self, exchange: Carried) -> None:
+    def open(self, pool: UpstreamPool, exchange: Carried) -> None:
         if self.holding:
             self.half_open.append(exchange)
         elif self.refusing:
-            self.shell.later.append(lambda: exchange.connect_failed("refused", False))
+            self.later.append(lambda: exchange.connect_failed("refused", False))
         else:
-            self.finish_connect(exchange)
+            self.finish(pool, exchange)
 
-    def finish_connect(self, exchange: Carried) -> None:
-        connection = UpstreamConnection(self)
-        transport = ScriptedTransport(self.shell.later)
+    def finish(self, pool: UpstreamPool, exchange: Carried) -> None:
+        connection = UpstreamConnection(pool)
+        transport = ScriptedTransport(self.later)
         transport.protocol = connection
         connection.connection_made(transport)
         self.made.append(connection)
@@ -200,12 +196,12 @@ class Shell:
 
     def __init__(
         self, upstreams: int = 1, seats: int = 2, keepalive_s: float = 0.0, queue_timeout_s: float = 60.0,
-        checks: bool = True,
+        checks: bool = True, limit: LimitConfig | None = None,
     ) -> None:  # fmt: skip
         self.now = 100.0
         self.later: Later = []
         self.records: list[RequestRecord] = []
-        limit = LimitConfig(mode="fixed", initial=seats)
+        limit = limit or LimitConfig(mode="fixed", initial=seats)
         config = DispatcherConfig(
             classes=tuple(ClassConfig(name, 0.0, 1.0, 8, queue_timeout_s) for name in CLASSES),
             upstreams=tuple(UpstreamConfig(f"u{number}", ("m",), limit=limit) for number in range(upstreams)),
@@ -214,7 +210,11 @@ class Shell:
         self.dispatcher = Dispatcher(config, self.now, Random(7), checks=checks)
         self.metrics = Metrics(MetricsConfig(CLASSES))
         self.gate = Gate(self.dispatcher, self.metrics, self.clock)
-        self.pools = [ScriptedPool(f"u{number}", self) for number in range(upstreams)]
+        self.dials = [Dials(self.later) for _ in range(upstreams)]
+        self.pools = [
+            UpstreamPool(f"u{number}", 80, None, 1.0, no_tasks(), self.clock, opens=dials.open)
+            for number, dials in enumerate(self.dials)
+        ]
         for pool in self.pools:
             lines = upstream_lines(pool.host.encode(), b"own-key")
             self.gate.lanes[pool.host] = Lane(pool.host, pool, lines, b"/base")
@@ -277,7 +277,7 @@ class Shell:
     # ---- upstreams ----
     def upstream(self, number: int = 0) -> UpstreamConnection:
         """The newest connection to an upstream."""
-        return self.pools[number].made[-1]
+        return self.dials[number].made[-1]
 
     def transport(self, number: int = 0) -> ScriptedTransport:
         return cast(ScriptedTransport, self.upstream(number).transport)
@@ -294,7 +294,7 @@ class Shell:
 
     def busy(self) -> int:
         """Index of the upstream that carries an exchange now."""
-        return next(n for n, pool in enumerate(self.pools) if pool.made and pool.made[-1].exchange is not None)
+        return next(n for n, dials in enumerate(self.dials) if dials.made and dials.made[-1].exchange is not None)
 
     # ---- books ----
     def count(self, family: Family, *labels: str) -> float:

@@ -97,7 +97,7 @@ def test_a_shed_answer_is_replaced_by_another_upstreams(fail: Fail, label: str) 
 
 def test_a_refused_connection_is_replaced_by_another_upstreams() -> None:
     shell = Shell(upstreams=2)
-    shell.pools[0].refusing = True
+    shell.dials[0].refusing = True
     _, sink = shell.ask(retryable=False)
     assert (shell.busy(), shell.count(m.RETRIES, "u0", "connect")) == (1, 1)
     shell.answer(said(b"fine"), number=1)
@@ -110,9 +110,9 @@ def test_a_stale_connection_is_replaced_once_by_a_fresh_one() -> None:
     shell.answer(said())
     assert len(shell.pools[0].idle) == 1
     _, sink = shell.ask()
-    assert len(shell.pools[0].made) == 1
+    assert len(shell.dials[0].made) == 1
     shell.lose(RESET)
-    assert (len(shell.pools[0].made), sink.acts, shell.count(m.RETRIES, "u0", "stale")) == (2, [], 1)
+    assert (len(shell.dials[0].made), sink.acts, shell.count(m.RETRIES, "u0", "stale")) == (2, [], 1)
     shell.lose(RESET)
     assert (sink.acts, sink.overs, shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
     assert [record.retries for record in shell.records] == [0, 1]
@@ -128,7 +128,7 @@ def test_a_reused_connection_that_has_begun_to_answer_or_was_at_work_is_not_stal
         shell.answer(bytes_of_an_answer)
     shell.now += 0.0 if bytes_of_an_answer else 1.0
     shell.lose(RESET)
-    assert (sink.acts, len(shell.pools[0].made), shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
+    assert (sink.acts, len(shell.dials[0].made), shell.clean()) == ([("refuse", Outcome.UPSTREAM_ERROR)], 1, True)
     assert shell.records[-1].retries == 0
 
 
@@ -149,7 +149,7 @@ def test_what_may_have_run_is_not_run_again(fail: Fail, outcome: Outcome) -> Non
     _, sink = shell.ask()
     fail(shell, 0)
     assert (sink.acts, sink.overs) == ([("refuse", outcome)], 1)
-    assert (shell.pools[1].made, shell.pools[0].open, shell.clean()) == ([], set(), True)
+    assert (shell.dials[1].made, shell.pools[0].open, shell.clean()) == ([], set(), True)
     assert (shell.records[0].outcome, shell.records[0].status) == (outcome, 599)
 
 
@@ -170,7 +170,7 @@ def test_a_shed_answer_too_long_to_hold_passes() -> None:
     _, sink = shell.ask()
     long = said(b"x" * 70_000, 503)
     shell.answer(long[:40_000], long[40_000:])
-    assert (len(sink.body), sink.acts, shell.pools[1].made) == (70_000, ["begin", "end"], [])
+    assert (len(sink.body), sink.acts, shell.dials[1].made) == (70_000, ["begin", "end"], [])
     assert shell.records[0].outcome is Outcome.UPSTREAM_STATUS
 
 
@@ -274,7 +274,7 @@ def leave_queued(shell: Shell) -> None:
 
 
 def leave_connecting(shell: Shell) -> None:
-    shell.pools[0].holding = True
+    shell.dials[0].holding = True
 
 
 @pytest.mark.parametrize(
@@ -307,8 +307,8 @@ def test_a_client_that_leaves(
     assert (sink.overs, shell.dispatcher.snapshot(shell.now).held) == (0, held_before)
     assert shell.dispatcher.snapshot(shell.now).queue_bytes == 13 * held_before
     assert not aborts or shell.transport().aborted
-    for half_open in shell.pools[0].half_open:
-        shell.pools[0].finish_connect(half_open)  # too late: nothing is sent on it
+    for half_open in shell.dials[0].half_open:
+        shell.dials[0].finish(shell.pools[0], half_open)  # too late: nothing is sent on it
         assert (shell.transport().take(), len(shell.pools[0].idle)) == (b"", 1)
         half_open.connect_failed("refused", False)
     assert len(shell.records) == 1
@@ -332,10 +332,10 @@ def test_a_body_that_is_still_coming_is_streamed_through(chunked: bool, written:
     shell = Shell()
     inbound = shell.inbound(b"abcd", chunked=chunked)
     inbound.body, inbound.body_bytes, inbound.complete = [b"ab"], 2, False
-    shell.pools[0].holding = True
+    shell.dials[0].holding = True
     exchange, sink = shell.ask(inbound=inbound, retryable=False)
     exchange.upload(b"cd", last=False)  # not yet connected: the connection keeps the piece
-    shell.pools[0].finish_connect(exchange)
+    shell.dials[0].finish(shell.pools[0], exchange)
     exchange.upload(b"cd", last=False)
     inbound.complete = True
     exchange.upload(b"", last=True)

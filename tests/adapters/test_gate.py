@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from proxy.adapters import metrics as m
-from proxy.adapters.gate import EXPIRE_S, TICK_S, Bypass, Lane
+from proxy.adapters.gate import EXPIRE_S, TICK_S, Bypass, Lane, drive
 from proxy.types import Failure, Outcome, Reading, Refuse, Ticket, WorkEstimate
 from tests.adapters.shell import STREAM_HEAD, Shell, chunk, said, token
 
@@ -170,13 +173,10 @@ def test_the_loop_expires_every_50_ms_ticks_twice_a_second_and_measures_how_late
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shell = Shell()
-    calls = {"expire": 0, "tick": 0, "sweep": 0}
-
-    def counting(name: str) -> None:
-        calls[name] += 1
-
-    for name in calls:
-        monkeypatch.setattr(shell.gate, name, lambda name=name: counting(name))
+    calls = Counter[str]()
+    gate = SimpleNamespace(lagged=shell.gate.lagged)
+    for name in ("expire", "tick", "sweep"):
+        setattr(gate, name, partial(calls.update, [name]))
     waits: list[float] = []
 
     async def scenario() -> None:
@@ -194,7 +194,7 @@ def test_the_loop_expires_every_50_ms_ticks_twice_a_second_and_measures_how_late
                 raise asyncio.CancelledError
 
         monkeypatch.setattr(asyncio, "sleep", wait)
-        await shell.gate.run()
+        await drive(gate)
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(scenario())

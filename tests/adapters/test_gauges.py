@@ -34,7 +34,7 @@ def all_values(*upstreams: UpstreamSnapshot) -> dict[tuple[str, Labels], float |
         (m.DRAINING, ("vllm-0",), 0),
         (m.CEILING_SEATS, ("vllm-0",), 40),
         (m.CEILING_TOKENS, ("vllm-0",), 100_000),
-        (m.KV_RESERVED, ("vllm-0",), 2048.4),
+        (m.KV_RESERVED, ("vllm-0",), 2048),
         (m.LATENCY_TARGET, ("vllm-0", "itl"), 0.05),
         (m.LATENCY_TARGET, ("vllm-0", "ttft"), 0.5),
         (m.MODEL_COEFFICIENT, ("vllm-0", "a"), 0.01),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import pytest
+
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome
 
 
+@pytest.mark.source  # a compiled constructor takes only values of its types
 def test_what_is_given_by_position_stands_in_the_field_of_that_place() -> None:
     names = [one.name for one in fields(RequestRecord)]
     numbers = range(1, len(names) + 1)

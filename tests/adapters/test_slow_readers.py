@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from proxy.admission.limits import LimitConfig, SeedLawConfig
 from tests.adapters.shell import DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, token
 
 STOP = token("stop")
+HASTY = LimitConfig(law="seed", seed_law=SeedLawConfig(interval=1), initial=4)  # one late request lowers it
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_a_slow_reader_teaches_no_time_per_token(slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = Shell()
-    taught: list[float | None] = []
-    finished = shell.gate.finished
-
-    def hear(*given: Any, **named: Any) -> None:
-        taught.append(given[3])
-        finished(*given, **named)
-
-    monkeypatch.setattr(shell.gate, "finished", hear)
+def test_a_slow_reader_teaches_no_time_per_token(slow: bool) -> None:
+    shell = Shell(limit=HASTY)
     exchange, _ = shell.ask(stream=True)
     shell.answer(STREAM_HEAD, chunk(token()))
     if slow:
         exchange.client_paused(True)
         exchange.client_paused(False)
     shell.now += 1.0
-    shell.answer(chunk(token()), chunk(STOP), chunk(DONE), LAST_CHUNK)
-    assert [one is None for one in taught] == [slow]
+    shell.answer(chunk(token()))
+    shell.gate.tick()
+    shell.answer(chunk(STOP), chunk(DONE), LAST_CHUNK)
+    assert shell.clean()
+    assert (shell.dispatcher.snapshot(shell.now).upstreams[0].limit == HASTY.initial) is slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -11,18 +12,18 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from proxy.adapters import upstream_pool
 from proxy.adapters.tasks import Tasks
-from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, Exchange, UpstreamConnection, UpstreamPool
+from proxy.adapters.told_apart import ToldApart
+from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, UpstreamConnection, UpstreamPool
 from tests.adapters.scripted_engine import ScriptedEngine, reply, scripted_engine, unused_port
-from tests.adapters.shell import LAST_CHUNK, STREAM_HEAD, ScriptedPool, ScriptedTransport, Shell, chunk, said
+from tests.adapters.shell import LAST_CHUNK, STREAM_HEAD, ScriptedTransport, Shell, chunk, no_tasks, said
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 REQUEST = b"POST / HTTP/1.1\r\nhost: u0\r\n\r\n"
 
 
 @dataclass
-class Heard(Exchange):
+class Heard(ToldApart):
     """An exchange that keeps what its connection tells, as words."""
 
     words: list[object] = field(default_factory=list)
@@ -67,7 +68,7 @@ class Line:
 
     def __init__(self, shell: Shell | None = None) -> None:
         self.shell = shell or Shell()
-        self.pool: ScriptedPool = self.shell.pools[0]
+        self.pool = self.shell.pools[0]
         self.heard = Heard()
         self.pool.acquire(self.heard)
         self.heard.words.clear()
@@ -253,23 +254,40 @@ def test_a_connection_beyond_its_age_is_not_used_again() -> None:
     assert line.heard.words[-1] == "fresh"
 
 
-# ---- real sockets ----
+class Opened:
+    """What a transport shows of its socket."""
+
+    def fileno(self) -> int:
+        return 7
+
+    def setsockopt(self, *_: int) -> None:
+        pass
 
 
 @pytest.mark.parametrize(("spare", "words"), [(2, ["fresh"]), (1, [("short of files", True)])])
 def test_the_last_files_are_not_spent_on_upstreams(
     monkeypatch: pytest.MonkeyPatch, spare: int, words: list[object]
 ) -> None:
-    monkeypatch.setattr(upstream_pool, "reserve", lambda: 8)
-    monkeypatch.setattr(upstream_pool, "spare_files", lambda _: spare)
+    """Of so few files 8 are kept, and a quarter of those for upstreams not."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8 + spare, 8 + spare))
     short: list[str] = []
+    transport, heard = ScriptedTransport([], sock=Opened()), Heard()
+    pool = UpstreamPool("u0", 80, None, 1.0, no_tasks(), lambda: 0.0, short=short.append)
 
-    async def scenario() -> Heard:
-        async with scripted_engine({"/": reply("hello")}) as engine:
-            return await heard_from(engine, None, short=short.append)
+    async def connect(factory: Callable[[], asyncio.Protocol], *_: object, **__: object) -> None:
+        transport.set_protocol(factory())
+        transport.protocol.connection_made(transport)
 
-    assert asyncio.run(scenario()).words[:1] == words
-    assert short == ["upstream"] * (spare < 2)
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", connect)
+        await pool.connect(heard)
+
+    asyncio.run(scenario())
+    assert (heard.words, short) == (words, ["upstream"] * (spare < 2))
+    assert transport.ended is (spare < 2)
+
+
+# ---- real sockets ----
 
 
 def test_having_no_file_for_a_connection_is_not_the_upstreams_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from tests.e2e.scripted_upstream import (
     whole_stream,
 )
 
+NATIVE = pytest.mark.source  # replaces a method that compiled code calls directly
+
 
 @dataclass
 class Planted:
@@ -59,9 +61,9 @@ ENDS_EARLY: Script = (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE)
 @pytest.mark.parametrize(
     ("place", "script"),
     [
-        pytest.param("intake", WHOLE, id="P05 before it is a ticket"),
+        pytest.param("intake", WHOLE, id="P05 before it is a ticket", marks=NATIVE),
         pytest.param("upload", WHOLE, id="P05 inside the parser"),
-        pytest.param("arrival", WHOLE, id="P05 in the dispatcher"),
+        pytest.param("arrival", WHOLE, id="P05 in the dispatcher", marks=NATIVE),
         pytest.param("grant", WHOLE, id="P05 as it gets its permit"),
         pytest.param("send", WHOLE, id="P05 as it is sent"),
         pytest.param("head", WHOLE, id="P05 at the head of the answer"),

@@ -145,8 +145,8 @@ def _served(pieces: list[bytes]) -> tuple[list[int], list[bytes]]:
 
 def _answer_all(shell: Shell, forwarded: list[bytes]) -> None:
     """Answer what upstream got whole, until nothing more comes."""
-    pool = shell.pools[0]
-    while busy := [one for one in pool.made if one.exchange is not None and one.whole]:
+    made = shell.dials[0].made
+    while busy := [one for one in made if one.exchange is not None and one.whole]:
         for connection in busy:
             transport = connection.transport
             written = transport.take()  # type: ignore[union-attr]

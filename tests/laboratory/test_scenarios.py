@@ -51,6 +51,7 @@ def test_the_worst_seed_is_the_one_furthest_from_what_is_wanted(
     assert measure.worst([1.0, 0.9, 1.2]) == expected
 
 
+@pytest.mark.source  # another law takes the place of the sizer, which is native
 def test_the_same_seed_gives_the_same_figures(results: dict[str, Any]) -> None:
     one = SCENARIOS["G"]
     found = {name: Best(best["seats"], best["goodput"]["1"]) for name, best in results["G"]["static"].items()}
@@ -59,6 +60,7 @@ def test_the_same_seed_gives_the_same_figures(results: dict[str, Any]) -> None:
     assert {name: pytest.approx(value, rel=1e-6) for name, value in first.items()} == results["G"]["laws"]["vegas"]["1"]
 
 
+@pytest.mark.source  # another law takes the place of the sizer, which is native
 @pytest.mark.parametrize("law", ["none", "fixed", "seed-e2e", "seed", "aimd", "vegas", "gradient2", "envoy", "dynamic"])
 def test_each_law_of_the_ladder_moves_as_it_says(law: str) -> None:
     """On a slow start: the limit after 20 s, and whether it has moved at all."""

@@ -11,7 +11,7 @@ from proxy.admission.ceiling import MemoryBound
 from proxy.server import fleet
 from proxy.server.fleet import Fleet
 from proxy.settings import Settings, load
-from tests.adapters.shell import Shell, Stepped
+from tests.adapters.shell import Shell, no_tasks
 
 CERTIFICATES = Path(__file__).parent.parent / "adapters" / "certificates"
 PLAN = {"model": "qwen3-8b", "accelerator": "h100-sxm"}
@@ -31,7 +31,7 @@ class Yard:
     def __init__(self) -> None:
         shell = Shell(upstreams=0)
         self.gate = shell.gate
-        self.fleet = Fleet(self.gate, Stepped(lambda _, error: None), shell.clock)
+        self.fleet = Fleet(self.gate, no_tasks(), shell.clock)
 
     def follow(self, *upstreams: dict[str, Any], **sections: Any) -> None:
         made = settings(*upstreams, **sections)

@@ -14,10 +14,9 @@ import structlog
 from proxy.adapters.histograms import Family
 from proxy.adapters.metrics import FAULTS, LOG_DROPPED, RELOADS, REQUESTS
 from proxy.adapters.records import RequestRecord
-from proxy.dispatcher import DispatcherConfig
 from proxy.server import process as module
 from proxy.settings import ConfigError, Settings
-from proxy.types import Decisions, Outcome, Telemetry
+from proxy.types import Outcome, Telemetry
 from tests.adapters.shell import LAST_CHUNK
 from tests.server.edge import post, stream, until
 from tests.server.whole import Engine, Sections, World, engine, play, settings
@@ -109,9 +108,9 @@ def test_a_task_that_fails_is_told() -> None:
     assert counted(world, FAULTS)["other",] == 1
 
 
-def test_what_cannot_be_counted_is_told_and_holds_nobody_up() -> None:
+def test_what_cannot_be_logged_is_told_and_holds_nobody_up() -> None:
     async def scene(world: World) -> None:
-        world.process.metrics.request_ended = None  # type: ignore[method-assign,assignment]
+        world.log.request = None  # type: ignore[assignment]
         world.process.record(ENDED)
 
     with structlog.testing.capture_logs() as lines:
@@ -219,19 +218,11 @@ def test_telemetry_keeps_the_models_that_were_listed() -> None:
     play(scene, settings(engine(models="auto")))
 
 
-def test_a_recognised_engine_changes_how_its_aborts_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recognised_engine_changes_how_its_aborts_are_counted() -> None:
     async def scene(world: World) -> None:
-        configs: list[DispatcherConfig] = []
-        reconfigure = world.process.dispatcher.reconfigure
-
-        def keep(config: DispatcherConfig, now: float) -> Decisions:
-            configs.append(config)
-            return reconfigure(config, now)
-
-        monkeypatch.setattr(world.process.dispatcher, "reconfigure", keep)
-        for name in ("vllm", "sglang"):
+        for name, slow in (("vllm", False), ("sglang", True)):
             world.process.engine("e", name)
-        assert [config.upstreams[0].slow_abort for config in configs] == [False, True]
+            assert world.process.dispatcher._board.stations["e"].config.slow_abort is slow
 
     play(scene)
 
@@ -262,9 +253,10 @@ def test_what_the_operator_may_do_to_an_upstream() -> None:
             process.drain_upstream("e", draining)
             one = process.snapshot(process.clock()).upstreams[0]
             assert (one.limit, one.draining) == (3, draining)
-        for name in ("hold_limit", "drain_upstream"):
-            with pytest.raises(LookupError):
-                getattr(process, name)("absent", 1)
+        with pytest.raises(LookupError):
+            process.hold_limit("absent", 1)
+        with pytest.raises(LookupError):
+            process.drain_upstream("absent", True)
 
     play(scene)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.adapters import upstream_pool
-from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import KnownHead
-from proxy.adapters.repeats import MISSES_MAX, KnownAnswer
+from proxy.adapters.repeats import MISSES_MAX
 from proxy.server.connection import PIPELINE_MAX, ClientConnection
 from proxy.server.reading import PIPELINED_MAX
-from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, ScriptedPool, Shell, chunk, said, token
+from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, said, token
 from tests.server.edge import Client, Edge, post
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -79,18 +76,6 @@ STREAMED = tuple(
 )
 
 
-class Forgetful(ScriptedPool):
-    """Knows no head again."""
-
-    @property
-    def known(self) -> None:
-        return None
-
-    @known.setter
-    def known(self, value: KnownAnswer | None) -> None:
-        pass
-
-
 Act = tuple[str, int, int]
 ACTS = st.lists(
     st.one_of(
@@ -108,8 +93,6 @@ def in_pieces(data: bytes, at: int) -> list[bytes]:
 def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[bytes]]:
     """What the client got after each act, the records, and what each upstream connection was sent."""
     shell = Shell()
-    if not knows:
-        shell.pools[0].__class__ = Forgetful
     edge = Edge(shell)
     edge.listener._prefix = "some"
 
@@ -122,7 +105,7 @@ def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[
     client, seen = come(), []
     for act, index, at in acts:
         shell.now += 0.01
-        made = shell.pools[0].made
+        made = shell.dials[0].made
         if act == "ask":
             if client.transport.ended or client.transport.eof:
                 client = come()
@@ -131,13 +114,15 @@ def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[
                     client.send(piece)
         elif busy := [one for one in made if one.exchange is not None]:
             for piece in in_pieces(ANSWERS[index], at):
+                if not knows:
+                    shell.pools[0].known = None
                 if not busy[0].transport.is_closing():  # type: ignore[union-attr]
                     busy[0].data_received(piece)
                     shell.settle()
         seen.append(DATE.sub(b"", client.take()))
     edge.pass_time(30.0)
     client.leave()
-    sent = [bytes(one.transport.written) for one in shell.pools[0].made]  # type: ignore[union-attr]
+    sent = [bytes(one.transport.written) for one in shell.dials[0].made]  # type: ignore[union-attr]
     assert shell.clean()
     return [*seen, DATE.sub(b"", client.take())], [repr(record) for record in shell.records], sent
 
@@ -163,30 +148,30 @@ def test_nor_does_it_the_second_and_third_time(request_at: int, answer_at: int) 
 @pytest.mark.parametrize("number", range(len(STREAMED)))
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_chunks_known_by_their_size_change_nothing(number: int, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def play_stream() -> tuple[bytes, list[str], list[bool]]:
+    def play_stream(knows: bool) -> tuple[bytes, list[str], list[bool]]:
         shell = Shell(checks=False)
         edge = Edge(shell)
         edge.listener._prefix = "some"
         known: list[bool] = []
-        whole = Exchange.answer_chunk
+        whole = ClientConnection.relay_framed
 
-        def answer_chunk(self: Exchange, framed: bytes, content: bytes) -> None:
+        def relay_framed(self: ClientConnection, framed: bytes, content: bytes) -> None:
             known.append(True)
             whole(self, framed, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Exchange, "answer_chunk", answer_chunk)
+            patch.setattr(ClientConnection, "relay_framed", relay_framed)
             client = edge.client(post(b'{"model":"m","stream":true}', version=version))
             for piece in STREAMED[number]:
                 shell.now += 0.01
                 if not shell.transport().is_closing():
+                    shell.upstream().chunked = knows and shell.upstream().chunked
                     shell.answer(piece)
         edge.pass_time(30.0)
         return client.take(), [repr(record) for record in shell.records], known
 
-    got, records, known = play_stream()
-    monkeypatch.setattr(upstream_pool, "chunk_in", lambda data: None)
-    plain, plain_records, none = play_stream()
+    got, records, known = play_stream(knows=True)
+    plain, plain_records, none = play_stream(knows=False)
     assert known and not none
     assert plain_records == records
     assert unchunked(got) == unchunked(plain)
@@ -197,35 +182,42 @@ def unchunked(answer: bytes) -> bytes:
     return re.sub(rb"(?:^|\r\n)[0-9a-f]+\r\n", b"", answer.partition(b"\r\n\r\n")[2])
 
 
-def hits(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> int:
-    """How many requests were known again meanwhile."""
-    served: list[bool] = []
-    whole = ClientConnection._again
+class Fed:
+    """A parser that counts the reads that come to it."""
 
-    def again(self: ClientConnection, known: KnownHead, data: bytes) -> bool:
-        served.append(whole(self, known, data))
-        return served[-1]
+    def __init__(self, parser: Any) -> None:
+        self.parser, self.reads = parser, 0
 
-    monkeypatch.setattr(ClientConnection, "_again", again)
-    act()
-    monkeypatch.undo()
-    return sum(served)
+    def feed_data(self, data: bytes) -> None:
+        self.reads += 1
+        self.parser.feed_data(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.parser, name)
 
 
-def test_a_client_that_never_repeats_its_head_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    edge = Edge()
-    client = edge.client()
+def hits(client: Client, *requests: bytes) -> int:
+    """How many of these requests are known again."""
+    fed: Any = Fed(client.connection.parser)
+    client.connection.parser = fed
+    client.send(*requests)
+    client.connection.parser = fed.parser
+    return len(requests) - int(fed.reads)
 
-    def ask(*numbers: int) -> Callable[[], object]:
-        return lambda: client.send(*(post(b"no json", CHAT, f"x-number: {number}") for number in numbers))
 
-    assert hits(monkeypatch, ask(1, 1, 2, 2, 2)) == 3
-    assert hits(monkeypatch, ask(*range(10, 10 + MISSES_MAX))) == 0
-    assert hits(monkeypatch, ask(7, 7)) == 0
+def test_a_client_that_never_repeats_its_head_is_not_remembered_for_ever() -> None:
+    client = Edge().client()
+
+    def ask(*numbers: int) -> list[bytes]:
+        return [post(b"no json", CHAT, f"x-number: {number}") for number in numbers]
+
+    assert hits(client, *ask(1, 1, 2, 2, 2)) == 3
+    assert hits(client, *ask(*range(10, 10 + MISSES_MAX))) == 0
+    assert hits(client, *ask(7, 7)) == 0
 
 
 @pytest.mark.parametrize("change", ["reload", "drain", "last call"])
-def test_what_has_changed_since_is_judged_anew(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_what_has_changed_since_is_judged_anew(change: str) -> None:
     edge = Edge()
     client = edge.client(post(b"no json"))
     if change == "reload":
@@ -234,9 +226,16 @@ def test_what_has_changed_since_is_judged_anew(monkeypatch: pytest.MonkeyPatch, 
         edge.listener.intake.draining = True
     else:
         edge.listener.draining = True
-    assert hits(monkeypatch, lambda: client.send(post(b"no json"))) == 0
+    assert hits(client, post(b"no json")) == 0
     assert client.statuses() == [400, 503 if change == "drain" else 400]
     assert client.transport.ended is (change != "reload")
+
+
+def test_a_request_refused_as_it_comes_leaves_its_connection_to_the_next() -> None:
+    edge = Edge()
+    edge.shell.gate.perform(edge.shell.dispatcher.health("u0", False, edge.shell.now))
+    client = edge.client(post() * 2, post())
+    assert (client.statuses(), client.transport.ended, edge.errors) == ([503] * 3, False, [])
 
 
 def test_a_connection_may_have_so_many_requests_waiting_and_no_more() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import resource
+
 import pytest
 
-from proxy.server import public
 from proxy.server.turned_away import WAIT_S
 from tests.adapters.shell import ScriptedTransport
 from tests.server.edge import Client, Edge, post
@@ -20,7 +21,6 @@ def edge(monkeypatch: pytest.MonkeyPatch) -> Edge:
     made = Edge()
     made.short = []  # type: ignore[attr-defined]
     monkeypatch.setattr(made.listener, "short", made.short.append)  # type: ignore[attr-defined]
-    monkeypatch.setattr(public, "reserve", lambda: 8)
     whole = ScriptedTransport.get_extra_info
     monkeypatch.setattr(
         ScriptedTransport, "get_extra_info",
@@ -31,7 +31,7 @@ def edge(monkeypatch: pytest.MonkeyPatch) -> Edge:
 
 def come(edge: Edge, monkeypatch: pytest.MonkeyPatch, spare: int) -> Client:
     """A client that takes a file after which so many are left."""
-    monkeypatch.setattr(public, "spare_files", lambda _: spare)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8 + spare, 8 + spare))  # of so few, 8 are kept
     return edge.client()
 
 

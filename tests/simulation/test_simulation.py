@@ -38,6 +38,7 @@ def test_fixed_seeds_run_clean_and_reach_every_ending() -> None:
     assert min(reached[name] for name in REACHED) >= 3, reached
 
 
+@pytest.mark.source  # plants faults in methods of native classes
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, mutant: Callable[[Patch], None]) -> None:
     mutant(monkeypatch)

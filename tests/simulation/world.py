@@ -18,11 +18,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any, cast
 
-from proxy.adapters.gate import Gate, Lane
+from proxy.adapters.gate import Gate, Lane, drive
 from proxy.adapters.metrics import Metrics, MetricsConfig
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Caps, Relay
@@ -53,16 +54,6 @@ QUIET_S = 12.0  # more than the grace of an engine that aborts late
 CLASSES = ("high", "normal", "low")
 ANYBODY = TenantRule("anybody", "normal", "high")
 CAPS = Caps(ttft_s=0.6, itl_s=0.4, response_s=0.8)
-
-
-class Ordered(dict[Any, None]):
-    """A set that is walked in the order of its making, so that a seed is a schedule."""
-
-    def add(self, one: Any) -> None:
-        self[one] = None
-
-    def discard(self, one: Any) -> None:
-        self.pop(one, None)
 
 
 @dataclass(frozen=True)
@@ -140,14 +131,11 @@ class World:
         for name in (one.name for one in self.config.upstreams):
             self.engines[name] = Engine(name, self.ether, self.books, rng, swarm.weights)
             pool = UpstreamPool(name, 80, None, 0.2, self.tasks, self.loop.time)
-            lane = self.gate.lanes[name] = Lane(name, pool, upstream_lines(name.encode(), None))
-            lane.running = cast(Any, Ordered())
+            self.gate.lanes[name] = Lane(name, pool, upstream_lines(name.encode(), None))
             self.ends[name] = []
         relay = Relay(self.gate, AnswerWriter(), lambda _: CAPS, self.records.append, swarm.keepalive_s)
         self.listener = self._listen(relay)
         self.alive = swarm.clients
-        self.tick = self.gate.tick
-        self.gate.tick = self._checked_tick  # type: ignore[method-assign]
 
     def _config(self, swarm: Swarm) -> DispatcherConfig:
         memory = MemoryBound(tokens=900, source="config") if swarm.memory else None
@@ -174,12 +162,10 @@ class World:
             self.dispatcher, self.loop.time, lambda: "made", count(1),
         )  # fmt: skip
         config = ListenConfig(head_timeout_s=0.3, write_timeout_s=0.5)
-        listener = Listener(
+        return Listener(
             config, intake, relay, relay, self.dispatcher, self.records.append,
             lambda _, error: self.errors.append(error), self.loop.time,
         )  # fmt: skip
-        listener.connections = cast(Any, Ordered())
-        return listener
 
     # ---- the wire ----
     async def _connect(self, factory: Callable[[], asyncio.Protocol], name: str) -> tuple[asyncio.Transport, Any]:
@@ -215,7 +201,7 @@ class World:
         return self
 
     async def _play(self) -> None:
-        self.tasks.serve("gate", self.gate.run)
+        self.tasks.serve("gate", partial(drive, CheckedGate(self)))
         self.tasks.serve("listener", self.listener.run)
         for _ in range(self.swarm.clients):
             self.ether.later(lambda: self.client(self.swarm.habits, self._done), self.rng.choice((0.0, 0.01, 0.1, 0.3)))
@@ -266,9 +252,7 @@ class World:
         await self.ether.wait(QUIET_S)
         state = self.dispatcher.snapshot(self.loop.time())
         held = [state.held, state.leaked, state.queue_bytes, *(one.queued for one in state.classes)]
-        held += [
-            number for one in state.upstreams for number in (one.in_flight, one.aborting, round(one.kv_reserved_tokens))
-        ]
+        held += [number for one in state.upstreams for number in (one.in_flight, one.aborting, one.kv_reserved_tokens)]
         assert not any(held), f"still held: {state}"
         assert len(self.tasks) == 2, f"tasks left: {self.tasks}"
         assert not self.listener.connections, f"connections left: {list(self.listener.connections)}"
@@ -344,9 +328,17 @@ class World:
                 for station in job.lane.stations:
                     yield job.ticket, job.excluded, station
 
-    def _checked_tick(self) -> None:
+
+class CheckedGate:
+    """The world's gate as it is driven, with a look at what each tick tells."""
+
+    def __init__(self, world: World) -> None:
+        self.gate, self.board = world.gate, world.board
+        self.expire, self.sweep, self.lagged = world.gate.expire, world.gate.sweep, world.gate.lagged
+
+    def tick(self) -> None:
         progress = {one: one.tokens_so_far() for lane in self.gate.lanes.values() for one in lane.running}
-        self.tick()
+        self.gate.tick()
         for exchange, tokens in progress.items():
             ticket = exchange.ticket
             entry = self.board.stations[ticket.upstream].ledger._entries.get(ticket.id)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import orjson
 
-from proxy.adapters.upstream_pool import Exchange, UpstreamConnection, UpstreamPool
+from proxy.adapters.told_apart import ToldApart
+from proxy.adapters.upstream_pool import UpstreamConnection, UpstreamPool
 from proxy.loadtest.client.clock import TurnClock
 from proxy.loadtest.records import Ending, Record, judge_usage
 from proxy.types import Usage
@@ -25,7 +26,7 @@ DETAIL_CHARS = 200
 Ended = Callable[["Call"], None]
 
 
-class Call(Exchange):
+class Call(ToldApart):
     """One request on its way."""
 
     # fmt: off
