@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from proxy.adapters import forward, metrics, upstream_pool
+from proxy.adapters.build_info import COMPILED, NAME
 from proxy.adapters.repeats import MISSES_MAX
 from proxy.dispatcher import core
 from proxy.server import connection, intake
@@ -126,14 +127,8 @@ class Path:
         return spent
 
 
-def main() -> None:
-    path = Path()
-    path.requests(10 * BATCH)
-    gc.collect()
-    gc.freeze()
-    whole = min(path.requests(BATCH) for _ in range(BATCHES)) / BATCH
-    event = min(path.events(BATCH) for _ in range(BATCHES)) / BATCH
-    unknown = min(path.requests(BATCH, known=False) for _ in range(BATCHES)) / BATCH
+def stages() -> list[str]:
+    """Rows of the least time of each stage."""
     clocks = Clocks()
     for _, name, owner, method in STAGES:
         clocks.wrap(name, owner, method)
@@ -144,9 +139,20 @@ def main() -> None:
         clocks.take()
         path.requests(BATCH)
         least = {name: min(least[name], spent) for name, spent in clocks.take().items()}
-    print("| stage of a request | us |\n|---|---:|")
-    for depth, name, _, _ in STAGES:
-        print(f"| {'&nbsp;' * 4 * depth}{name} | {least[name] / BATCH * 1e6:.1f} |")
+    return [f"| {'&nbsp;' * 4 * depth}{name} | {least[name] / BATCH * 1e6:.1f} |" for depth, name, _, _ in STAGES]
+
+
+def main() -> None:
+    path = Path()
+    path.requests(10 * BATCH)
+    gc.collect()
+    gc.freeze()
+    whole = min(path.requests(BATCH) for _ in range(BATCHES)) / BATCH
+    event = min(path.events(BATCH) for _ in range(BATCHES)) / BATCH
+    unknown = min(path.requests(BATCH, known=False) for _ in range(BATCHES)) / BATCH
+    print(f"{NAME}\n\n| stage of a request | us |\n|---|---:|")
+    if not COMPILED:  # methods of compiled classes cannot be replaced by timed ones
+        print("\n".join(stages()))
     print(f"| **whole request, without clocks inside** | **{whole * 1e6:.0f}** |")
     print(f"| **the same with heads that have not come before** | **{unknown * 1e6:.0f}** |")
     print(f"| **one streamed event** | **{event * 1e6:.1f}** |")

@@ -30,9 +30,12 @@ INTRODUCTION = (
 )
 
 STEADINESS = (
-    "The limit follows the measured lengths, the engine's pace and the margin, each of them noisy by one or two per "
-    "cent, and a per cent of margin is two of seats. Tried: means of lengths over twice as many requests (no "
-    "steadier), a slower pace (a slowdown is noticed too late), and a margin from a longer past (later, no steadier)."
+    "Three estimates move the limit, about equally: the mean lengths (prefill per output token, over the last hundred "
+    "requests), the margin and the engine's pace. With all three held still hardly anything is left of the variation. "
+    "The margin's quantile is the noisiest for what it is: requests that run together are late together, so that 20 s "
+    "hold one to four independent batches. Each can be made steadier at a price paid elsewhere: slower lengths where "
+    "outputs are of two kinds, a longer past of the margin where answers are not streamed, a slower pace where the "
+    "engine becomes slower."
 )
 # By scenario and measure: why the threshold is missed, where it is.
 MISSED: dict[str, dict[str, str]] = {
@@ -77,8 +80,10 @@ MISSED: dict[str, dict[str, str]] = {
     },
     "M": {
         "limit": "A client that reads slowly keeps its seat until it has read all but what the buffers hold, and the "
-        "limit counts seats: it rises by those that the engine does not feel. Their times per token are kept out of "
-        "the margin, and gaps while nothing is read for them out of the measured latency.",
+        "limit counts seats: it rises by those that the engine does not feel. That is about half of the difference on "
+        "the worst seed; the other half is that two runs with noise of their own are compared (see B). Times per token "
+        "of these clients are kept out of the margin, and gaps while nothing is read for them out of the measured "
+        "latency.",
         "running": "Requests whose clients hold them up drain at their own pace, so that a part of the seats is "
         "empty in the engine.",
     },
@@ -97,7 +102,8 @@ MISSED: dict[str, dict[str, str]] = {
         "In the first seconds, while the batch fills, costs are guesses.",
     ),
     "R": {
-        "idle": "Prefill is paced: a free seat may wait a step or two for its turn to compute its prompt.",
+        "idle": "The limit has just risen by a twentieth in one tick, on noise of the mean lengths (see B), and "
+        "prefill is paced: the new seats wait a step or two for their turn to compute their prompts.",
         "share": "The seats of the others are held by long generations and come free one by one; at the start of the "
         "burst most of them go to the tenant that has none.",
     },
