@@ -1,8 +1,8 @@
 """Cost of the dispatcher with 100,000 tickets of 10,000 tenants waiting: python -m tests.benchmarks.dispatcher_cost
 
-Prints microseconds per event: arrival that waits, decision (a `finished` event that gives its seat to a ticket that
-waits: accounting of the ending, sample, choice, placement, grant), `finished` event that grants nothing, first token,
-cancellation of a waiting ticket, tick and expire.
+Prints microseconds per event: arrival that waits, decision (choose, place and grant one ticket, as the limit rises by
+one seat), whole `finished` event (accounting of the ending, sample, decision) and the same without a seat to give,
+first token, cancellation of a waiting ticket, tick and expire.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ class Bench:
     def time(self, kind: str, event: Callable[[], Decisions]) -> None:
         started = thread_time()
         decisions = event()
-        took_s = thread_time() - started
-        if kind == "finished" and decisions.dispatches:
-            kind = "decision"
-        self.times.setdefault(kind, []).append(took_s)
+        self.times.setdefault(kind, []).append(thread_time() - started)
         for dispatch in decisions.dispatches:
             ticket = self.waiting.pop(dispatch.ticket.id)
             self.running.append(ticket)
@@ -76,12 +73,12 @@ class Bench:
         self.now += 1e-4
         self.time("arrived", lambda: self.dispatcher.arrived(ticket, self.now))
 
-    def finish(self) -> None:
+    def finish(self, kind: str = "finished") -> None:
         ticket = self.running.pop(self.rng.randrange(len(self.running)))
         usage = Usage(ticket.estimate.prompt_tokens, self.rng.randrange(50, 400))
         self.now += 1e-3
         self.time(
-            "finished",
+            kind,
             lambda: self.dispatcher.finished(ticket, Outcome.SUCCESS, usage, self.now, last_token_s=self.now),
         )
 
@@ -101,13 +98,18 @@ def main() -> None:
     for _ in range(5_000):
         bench.arrive()
         bench.cancel()
-    for _ in range(40_000):
+    for _ in range(20_000):
         bench.finish()
         bench.arrive()
     for _ in range(20):
         bench.now += 0.5
         bench.time("tick", lambda: bench.dispatcher.tick(bench.now, {}))
         bench.time("expire", lambda: bench.dispatcher.expire(bench.now))
+    for _ in range(20_000):
+        bench.dispatcher.hold_limit("u0", SEATS - 1, bench.now)
+        bench.finish("no seat")
+        bench.time("decision", lambda: bench.dispatcher.hold_limit("u0", SEATS, bench.now))
+        bench.arrive()
     print(f"{len(bench.waiting)} waiting, {len(bench.running)} running")
     for kind, times in bench.times.items():
         times.sort()

@@ -138,6 +138,7 @@ def test_what_cannot_be_counted_is_answered_all_the_same(planted: Planted) -> No
 SERVICES = {"Gate.tick": "gate", "Listener.sweep": "listener", "UpstreamProbe.turn": "probe"}
 
 
+@NATIVE
 def test_p06_a_service_that_fails_is_told_starts_again_and_holds_up_no_request(planted: Planted) -> None:
     proxy = planted.proxy
 
