@@ -46,7 +46,7 @@ class Upstream(asyncio.Protocol):
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
         if len(self.buffer) < head_end + 4 + length:
             return
-        streaming = b'"stream": true' in self.buffer
+        streaming = b'"stream": true' in self.buffer or b'"stream":true' in self.buffer  # routers write it anew
         self.buffer.clear()
         if streaming:
             self.transport.write(STREAM_HEAD)
