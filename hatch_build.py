@@ -26,7 +26,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MYPY = "2.4.1"  # exactly that of requirements-dev.lock: releases of mypyc differ in what they compile, and how
 REQUIREMENTS = [f"mypy=={MYPY}", "setuptools>=65"]
 GROUP = "penstock"  # names the library that the compiled modules share, `penstock__mypyc` at the top of site-packages
-COST = "a request then takes about 1.4 times as much CPU"
+COST = "a request then takes more CPU"
 LINES_OF_ERROR = 30
 
 
