@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 
 class Outcome(StrEnum):
@@ -247,4 +247,4 @@ class Decisions:
         self.steps = []
 
 
-NOTHING = Decisions()  # of every event that decides nothing: nobody may add to it
+NOTHING: Final = Decisions()  # of every event that decides nothing: nobody may add to it

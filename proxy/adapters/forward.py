@@ -9,6 +9,7 @@ the permit back and writes the record.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from proxy.adapters import mishap, silence
 from proxy.adapters.endings import own_lines, plausible, record_of, written_head
@@ -24,11 +25,11 @@ from proxy.wire.errors import BadAnswer
 from proxy.wire.headers import forward_head
 from proxy.wire.usage import StreamEnd, StreamTail, usage_of
 
-STALE_S = 1.0  # a dead connection says so within a round trip; one lost later was lost at work, which is not repeated
-HELD_ANSWER_MAX_BYTES = 64 * 1024
-EVENT_STREAM = [(b"content-type", b"text/event-stream")]
-WAITING = b": waiting\n\n"
-SHED_STATUSES = frozenset({429, 503})
+STALE_S: Final = 1.0  # a dead connection says so within a round trip; what is lost later is not repeated
+HELD_ANSWER_MAX_BYTES: Final = 64 * 1024
+EVENT_STREAM: Final = [(b"content-type", b"text/event-stream")]
+WAITING: Final = b": waiting\n\n"
+SHED_STATUSES: Final = frozenset({429, 503})
 
 
 class Exchange:
@@ -166,14 +167,14 @@ class Exchange:
             self.drop_connection()
             self.failed(Failure.RESET)
 
-    def answer_chunk(self, framed: bytes, content: bytes) -> None:
+    def answer_chunk(self, framed: bytes, start: int) -> None:
         """`answer_body` in fewer steps, for the next event of a running stream, framed as its client gets it."""
         tail, route = self.tail, self.inbound.route
         if not (self.begun and self.streamed and tail.started) or route is None or not self.last_token_s:
-            self.answer_body([content])
+            self.answer_body([framed[start:-2]])
             return
         now = self.last_read_s = self.relay.gate.clock()
-        events = content.count(route.token_mark)
+        events = tail.add_chunk(framed, start, route.token_mark)
         if events:
             lane = self.lane
             assert lane is not None
@@ -181,8 +182,7 @@ class Exchange:
             lane.events += events
             self.events += events
             self.last_token_s = now
-        tail.add(content)
-        self.sink.relay_framed(framed, content)
+        self.sink.relay_framed(framed, start)
 
     def _count(self, data: bytes, now: float) -> None:
         """Signals of a stream: the first token, then gaps and events. Non-streams only get their TTFT."""

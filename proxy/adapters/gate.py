@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.tasks import FailureTold
@@ -21,10 +21,10 @@ from proxy.routing.retry import FINAL_OUTCOME
 from proxy.types import NOTHING, Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
 from proxy.wire import prompt_count
 
-TICK_S = 0.5
-EXPIRE_S = 0.05
-HELD_UP_S = 0.25  # a loop that is later than this stood still: a frozen process, a starved machine
-TOKENS_PER_EVENT_GAIN = 0.05
+TICK_S: Final = 0.5
+EXPIRE_S: Final = 0.05
+HELD_UP_S: Final = 0.25  # a loop that is later than this stood still: a frozen process, a starved machine
+TOKENS_PER_EVENT_GAIN: Final = 0.05
 
 
 class Waiter(Protocol):

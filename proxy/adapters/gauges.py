@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.adapters import metrics as m
 from proxy.adapters.histograms import Exposed, Family, Labels, label_text
@@ -15,7 +16,7 @@ from proxy.admission.limits import Target
 from proxy.dispatcher.snapshot import Snapshot, UpstreamSnapshot
 from proxy.types import Telemetry
 
-BREAKER_VALUES = {"closed": 0, "half_open": 1, "open": 2}
+BREAKER_VALUES: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 Values = Iterator[tuple[Family, Labels, float | None]]
 

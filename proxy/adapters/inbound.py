@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.repeats import Repeat, cut, decimal
@@ -16,7 +16,7 @@ from proxy.wire.priority import ClassChoice, TenantRule
 from proxy.wire.routes import Route
 from proxy.wire.scan import BodyScanner
 
-JOINED_BYTES_MAX = 16 * 1024  # a longer body is not copied behind its head
+JOINED_BYTES_MAX: Final = 16 * 1024  # a longer body is not copied behind its head
 
 
 class ByteAccount(Protocol):

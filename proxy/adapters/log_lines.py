@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import PurePath
 from traceback import extract_tb
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome
 
-TEXT_MAX = 2000  # characters of one value
-ITEMS_MAX = 50  # of a list or mapping
-FRAMES_MAX = 8  # innermost frames of a traceback
-SECRET_NAME = re.compile(r"(authorization|api[_-]?key|cookie|password|secret|token)$", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"\b(bearer\s+|sk-)[^\s\"',]+", re.IGNORECASE)
-REDACTED = "[redacted]"
+TEXT_MAX: Final = 2000  # characters of one value
+ITEMS_MAX: Final = 50  # of a list or mapping
+FRAMES_MAX: Final = 8  # innermost frames of a traceback
+SECRET_NAME: Final = re.compile(r"(authorization|api[_-]?key|cookie|password|secret|token)$", re.IGNORECASE)
+SECRET_VALUE: Final = re.compile(r"\b(bearer\s+|sk-)[^\s\"',]+", re.IGNORECASE)
+REDACTED: Final = "[redacted]"
 
 Fields = dict[str, Any]
 
@@ -135,7 +135,7 @@ def _marks(record: RequestRecord) -> Fields:
 _STAMP = "%s.%03dZ"
 
 
-_HEAD = frozenset({"time", "level", "event"})
+_HEAD: Final = frozenset({"time", "level", "event"})
 
 
 @lru_cache(maxsize=64)

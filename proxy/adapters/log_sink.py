@@ -11,15 +11,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 
-RING_MAX = 10_000  # lines; some 5 MB, half a second at 20,000 requests a second
-BATCH_MAX = 512  # lines; near the 64 KiB that a pipe takes at once
-TURN = 16  # lines that are made in one go; some 50 us
-GATHER_S = 0.02  # how long a batch gathers before it is written
-WRITABLE_WAIT_MS = 100
+RING_MAX: Final = 10_000  # lines; some 5 MB, half a second at 20,000 requests a second
+BATCH_MAX: Final = 512  # lines; near the 64 KiB that a pipe takes at once
+TURN: Final = 16  # lines that are made in one go; some 50 us
+GATHER_S: Final = 0.02  # how long a batch gathers before it is written
+WRITABLE_WAIT_MS: Final = 100
 
 
 class Sink(Generic[Item]):

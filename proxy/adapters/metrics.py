@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.adapters.histograms import (
     ABORT_EDGES_S,
@@ -30,12 +31,12 @@ from proxy.adapters.records import RequestRecord
 from proxy.adapters.tenant_counters import OTHER, TenantCounters
 from proxy.types import Outcome, Step
 
-MODELS_MAX = 1000
+MODELS_MAX: Final = 1000
 RELOAD_RESULTS = ("applied", "invalid")
 SIDES = ("client", "upstream")
 PARTS = ("request", "exchange", "connection", "record", "gate", "listener", "probe", "housekeeping")
-ENDED_MAX = 256  # records that wait to be counted: as many take less than a millisecond
-ATTEMPTS_MAX = 5  # SDKs retry twice by default; beyond this a label tells nothing more
+ENDED_MAX: Final = 256  # records that wait to be counted: as many take less than a millisecond
+ATTEMPTS_MAX: Final = 5  # SDKs retry twice by default; beyond this a label tells nothing more
 
 _MC = ("model", "class")
 _U = ("upstream",)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from math import isfinite, isnan
+from typing import Final
 
 from proxy.adapters.histograms import Distribution, Exposed, Family, Labels, Mark
 
-TOTAL = "_total"
+TOTAL: Final = "_total"
 
 
 def number(value: float) -> str:

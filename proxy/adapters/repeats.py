@@ -12,13 +12,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-HEAD_BYTES_MAX = 4096  # no bound of a head is near
-MISSES_MAX = 8  # misses in a row after which a connection's heads are not worth remembering
+HEAD_BYTES_MAX: Final = 4096  # no bound of a head is near
+MISSES_MAX: Final = 8  # misses in a row after which a connection's heads are not worth remembering
 DECIMALS: Final = 8192
-_DECIMALS = [b"%d" % number for number in range(DECIMALS)]
-CHUNKS: Final = 8192
-_CHUNK_STARTS = [b"%x\r\n" % number for number in range(CHUNKS)]
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
+_DECIMALS: Final = [b"%d" % number for number in range(DECIMALS)]
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})(?=\r\n)", re.IGNORECASE)
 
 
 def decimal(number: int) -> bytes:
@@ -90,18 +88,3 @@ def remember(data: bytes, pieces: list[bytes], reason: bytes, headers: list[tupl
     """The head of an answer with status 200 that was all of `data`; None: it cannot be known again."""
     parts = cut(data, len(pieces[0])) if len(pieces) == 1 else None
     return None if parts is None else KnownAnswer(parts, reason, headers)
-
-
-def chunk_in(data: bytes) -> bytes | None:
-    """The content, where `data` is one whole chunk, framed as everybody frames: no extension, no leading zero.
-
-    As with heads, there is one size that a chunk of so many bytes can announce.
-    """
-    size = len(data)
-    count = size - (7 if 262 < size < 4103 else 6 if 21 < size < 262 else 8 if size > 4103 else 5)
-    if not 0 < count < CHUNKS:
-        return None
-    start = _CHUNK_STARTS[count]
-    if len(start) + count + 2 != size or not (data.startswith(start) and data.endswith(b"\r\n")):
-        return None
-    return data[len(start) : -2]

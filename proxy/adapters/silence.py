@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.relay import Relay
 from proxy.types import Failure, Outcome, Ticket
 from proxy.wire.usage import StreamEnd, StreamTail
 
-LINGER_S = 0.7  # a stream that has sent its finish mark and then stays open is ended after this long
-CHATTER_S = 2.0  # or this long after its last event, however many comments follow
+LINGER_S: Final = 0.7  # a stream that has sent its finish mark and then stays open is ended after this long
+CHATTER_S: Final = 2.0  # or this long after its last event, however many comments follow
 
 
 class Quiet(Protocol):

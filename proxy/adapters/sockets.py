@@ -15,14 +15,14 @@ import os
 import resource
 import socket
 import struct
-from typing import Protocol
+from typing import Final, Protocol
 
 KEEP_ALIVE_IDLE_S, KEEP_ALIVE_EVERY_S, KEEP_ALIVE_PROBES = 15, 5, 3
-UNACKNOWLEDGED_S = 60
-TCP_INFO_BYTES = 148  # as far as it is read
+UNACKNOWLEDGED_S: Final = 60
+TCP_INFO_BYTES: Final = 148  # as far as it is read
 
 # A connection cannot be opened for want of something of this machine: its peer has no part in it.
-OWN_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 class Adjustable(Protocol):

@@ -7,11 +7,13 @@ judged only when the metrics are copied, so that counting costs two dictionary l
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.adapters.histograms import Exposed, Family, label_text
 from proxy.types import Outcome
 
-OTHER = "other"
-TENANTS_MAX = 10_000  # ranked; as many as a trusted proxy may introduce
+OTHER: Final = "other"
+TENANTS_MAX: Final = 10_000  # ranked; as many as a trusted proxy may introduce
 
 
 class _Tally:

@@ -18,8 +18,8 @@ class ToldApart:
     @abstractmethod
     def answer_body(self, pieces: list[bytes]) -> None: ...
 
-    def answer_chunk(self, framed: bytes, content: bytes) -> None:
-        self.answer_body([content])
+    def answer_chunk(self, framed: bytes, start: int) -> None:
+        self.answer_body([framed[start:-2]])
 
     def takes_whole(self, known: KnownAnswer) -> bool:
         return False

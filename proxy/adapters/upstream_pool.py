@@ -12,25 +12,26 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
-from proxy.adapters.repeats import KnownAnswer, chunk_in, remember
+from proxy.adapters.repeats import KnownAnswer, remember
 from proxy.adapters.sockets import all_taken, is_own_shortage, reserve, spare_files, watch_peer
 from proxy.adapters.tasks import Tasks
+from proxy.wire.chunks import chunk_start
 
 # An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
-IDLE_S = 4.0
-WRITE_HIGH_BYTES = 1 << 18
-ANSWER_HEAD_MAX_BYTES = 64 * 1024
+IDLE_S: Final = 4.0
+WRITE_HIGH_BYTES: Final = 1 << 18
+ANSWER_HEAD_MAX_BYTES: Final = 64 * 1024
 
 
 class Exchange(Protocol):
     """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`.
 
-    `answer_chunk` is `answer_body` of one chunk, together with the bytes that framed it; where `takes_whole` says so,
-    `answer_whole` stands for head, body and end.
+    `answer_chunk` is `answer_body` of one chunk with its frame, whose content begins at `start`; where `takes_whole`
+    says so, `answer_whole` stands for head, body and end.
     """
 
     def connected(self, connection: UpstreamConnection, reused: bool) -> None: ...
@@ -38,7 +39,7 @@ class Exchange(Protocol):
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
     def answer_body(self, pieces: list[bytes]) -> None: ...
     def answer_end(self) -> None: ...
-    def answer_chunk(self, framed: bytes, content: bytes) -> None: ...
+    def answer_chunk(self, framed: bytes, start: int) -> None: ...
     def takes_whole(self, known: KnownAnswer) -> bool: ...
     def answer_whole(self, known: KnownAnswer, body: bytes) -> None: ...
     def lost(self, reason: str) -> None: ...
@@ -51,9 +52,9 @@ class UpstreamConnection:
 
     # fmt: off
     __slots__ = (
-        "between", "chunked", "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers",
-        "idle_since_s", "in_head", "keep_alive", "names_chunks", "on_body", "on_chunk_complete", "on_chunk_header",
-        "on_lost", "opened_s", "parser", "pieces", "pool", "reason", "status", "taken", "transport", "whole",
+        "between_chunks", "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers",
+        "idle_since_s", "in_head", "keep_alive", "names_chunks", "on_body", "on_lost", "opened_s", "parser", "pieces",
+        "pool", "reason", "status", "taken", "transport", "whole",
     )
     # fmt: on
 
@@ -66,9 +67,6 @@ class UpstreamConnection:
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append  # read by llhttp's wrapper: no Python frame per piece
-        # First: the parser stands between two chunks, so that it need not see a read that is one. Both ends turn it.
-        self.between = deque((True, False))
-        self.on_chunk_header = self.on_chunk_complete = self.between.rotate
         self.status, self.reason = 0, b""
         self.taken = False  # the peer closed after all of the request had come to it
         self.whole = True  # the request has been written to its end; else what follows would be taken for its body
@@ -77,12 +75,8 @@ class UpstreamConnection:
 
     def _reset(self) -> None:
         self.in_head = True
-        self.complete = False
-        self.keep_alive = False
-        self.close_delimited = False
-        self.chunked_or_sized = self.names_chunks = self.chunked = False
-        if not self.between[0]:
-            self.between.rotate()
+        self.complete = self.keep_alive = self.close_delimited = False
+        self.chunked_or_sized = self.names_chunks = self.between_chunks = False
         self.head_bytes = 0
         self.headers = []
 
@@ -102,11 +96,11 @@ class UpstreamConnection:
             self.close()  # bytes that nobody asked for: the connection cannot be trusted
             return
         was_in_head = self.in_head
-        if self.chunked and self.between[0]:
-            content = chunk_in(data)
-            if content is not None:
+        if self.between_chunks:  # there the parser need not see a read that is one whole chunk
+            start = chunk_start(data)
+            if start:
                 try:
-                    exchange.answer_chunk(data, content)
+                    exchange.answer_chunk(data, start)
                 except Exception as error:
                     self._broke(exchange, error)
                 return
@@ -220,8 +214,14 @@ class UpstreamConnection:
         if 100 <= self.status < 200 and self.status != 101:
             return  # interim: the final answer follows
         self.in_head = False
-        self.chunked = self.names_chunks
+        self.between_chunks = self.names_chunks
         self.close_delimited = not self.chunked_or_sized and self.status not in (204, 304)
+
+    def on_chunk_header(self) -> None:
+        self.between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self.between_chunks = True
 
     def on_message_complete(self) -> None:
         if self.in_head:  # what is interim counts with the head that follows: a flood of it has a bound, too

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
 Policy = Literal["least_loaded", "power_of_two", "round_robin", "prefix_affinity"]
-BOUNDED_LOAD = 1.25
+BOUNDED_LOAD: Final = 1.25
 
 
 class Candidate(NamedTuple):
@@ -65,7 +65,7 @@ class Balancer:
         return sorted(candidates, key=lambda one: (one.load > bound, -crc32(f"{prefix_hash}:{one.name}".encode())))
 
 
-_ORDERS: dict[Policy, Callable[[Balancer, Sequence[Candidate], int], list[Candidate]]] = {
+_ORDERS: Final[dict[Policy, Callable[[Balancer, Sequence[Candidate], int], list[Candidate]]]] = {
     "least_loaded": Balancer._least_loaded,
     "power_of_two": Balancer._power_of_two,
     "round_robin": Balancer._round_robin,

@@ -17,9 +17,10 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from typing import Final
 
-PAUSE_MAX_S = 60.0
-CALM_S = 60.0
+PAUSE_MAX_S: Final = 60.0
+CALM_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Event(StrEnum):
     BAD = "bad"
 
 
-TRANSITIONS: dict[tuple[BreakerState, Event], BreakerState] = {
+TRANSITIONS: Final[dict[tuple[BreakerState, Event], BreakerState]] = {
     (BreakerState.CLOSED, Event.TRIPPED): BreakerState.OPEN,
     (BreakerState.OPEN, Event.PAUSED): BreakerState.HALF_OPEN,
     (BreakerState.HALF_OPEN, Event.GOOD): BreakerState.CLOSED,

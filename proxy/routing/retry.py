@@ -18,12 +18,12 @@ share of traffic, so that an outage is not multiplied), plus one per second so t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.types import Failure, Outcome, Ticket, Work
 
-RESERVE = 10.0  # retries in the bucket when full, as Finagle's 10 s of its minimum rate
-MINIMUM_PER_S = 1.0
+RESERVE: Final = 10.0  # retries in the bucket when full, as Finagle's 10 s of its minimum rate
+MINIMUM_PER_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Rule(NamedTuple):
     most: int
 
 
-RULES: dict[Failure, Rule] = {
+RULES: Final[dict[Failure, Rule]] = {
     Failure.CONNECT: Rule(elsewhere=True, executed=False, most=99),
     Failure.LOCAL: Rule(elsewhere=False, executed=False, most=0),
     Failure.SHED: Rule(elsewhere=True, executed=False, most=99),
@@ -52,7 +52,7 @@ RULES: dict[Failure, Rule] = {
     Failure.TIMEOUT: Rule(elsewhere=True, executed=True, most=0),
 }
 
-FINAL_OUTCOME: dict[Failure, Outcome] = {
+FINAL_OUTCOME: Final[dict[Failure, Outcome]] = {
     Failure.CONNECT: Outcome.UPSTREAM_ERROR,
     Failure.LOCAL: Outcome.NO_UPSTREAM,
     Failure.SHED: Outcome.UPSTREAM_STATUS,

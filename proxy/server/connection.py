@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import cast
+from typing import Final, cast
 
 import httptools
 
@@ -24,12 +24,12 @@ from proxy.server.intake import HEAD_MAX_BYTES, Rejected, head_fault
 from proxy.server.reading import Crowded, Home, RequestReader
 from proxy.types import Outcome, Phase, Refuse
 
-WRITE_HIGH_BYTES = 1 << 18
-PIPELINE_MAX_BYTES = 1 << 20
-PIPELINE_MAX = 64  # requests, with the one that runs; beyond it nothing more is read
-CROWDED = replace(BY_CODE["malformed_request"], message="Too many requests were sent at once on one connection.")
-DISCARD_S = 2.0  # a refused upload is read on for this long, so that its client sees the answer and no reset
-JOIN_MAX_BYTES = 1 << 16
+WRITE_HIGH_BYTES: Final = 1 << 18
+PIPELINE_MAX_BYTES: Final = 1 << 20
+PIPELINE_MAX: Final = 64  # requests, with the one that runs; beyond it nothing more is read
+CROWDED: Final = replace(BY_CODE["malformed_request"], message="Too many requests were sent at once on one connection.")
+DISCARD_S: Final = 2.0  # a refused upload is read on for this long, so that its client sees the answer and no reset
+JOIN_MAX_BYTES: Final = 1 << 16
 
 
 class ClientConnection(RequestReader):
@@ -309,11 +309,10 @@ class ClientConnection(RequestReader):
         else:
             self._write(data)
 
-    def relay_framed(self, framed: bytes, content: bytes) -> None:
-        """`relay` of what has come as one chunk."""
-        transport = self.transport
-        if transport is not None and not transport.is_closing():
-            transport.write(framed if self.chunked else content)
+    def relay_framed(self, framed: bytes, start: int) -> None:
+        """`relay` of what has come as one chunk. A transport that has failed drops it, and tells so at once."""
+        if self.transport is not None:
+            self.transport.write(framed if self.chunked else framed[start:-2])
 
     def end(self) -> None:
         if self.chunked:

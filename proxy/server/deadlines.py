@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.adapters import mishap
 from proxy.adapters.forward import Exchange
@@ -13,8 +13,8 @@ from proxy.server.errors import BY_OUTCOME, Refusal
 from proxy.server.intake import Intake, Rejected
 from proxy.types import Outcome
 
-IDLE_S = 75.0  # nginx's keepalive_timeout
-LAST_CALL_S = 1.0  # at a shutdown: time for a request that is on its way to come in
+IDLE_S: Final = 75.0  # nginx's keepalive_timeout
+LAST_CALL_S: Final = 1.0  # at a shutdown: time for a request that is on its way to come in
 
 
 class Bounds(Protocol):

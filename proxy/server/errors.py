@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Final
 
 from proxy.server.own_head import own_lines
 from proxy.types import Outcome
 from proxy.wire.errors import ErrorStyle, error_body, error_event
 
-OVERLOADED_STATUS = 529  # Anthropic's own status for "no room now"
+OVERLOADED_STATUS: Final = 529  # Anthropic's own status for "no room now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,10 @@ def _row(
     return Refusal(status, kind, code, message, outcome, retry, close)
 
 
-INVALID = "invalid_request_error"
-UNAVAILABLE = "service_unavailable_error"
+INVALID: Final = "invalid_request_error"
+UNAVAILABLE: Final = "service_unavailable_error"
 
-BY_OUTCOME: dict[Outcome, Refusal] = {
+BY_OUTCOME: Final[dict[Outcome, Refusal]] = {
     row.outcome: row
     for row in (
         _row(
@@ -87,7 +88,7 @@ def _bad(status: int, code: str, message: str, outcome: Outcome = Outcome.BAD_RE
     return _row(status, INVALID, code, message, outcome, retry=False, close=close)
 
 
-BY_CODE: dict[str, Refusal] = {
+BY_CODE: Final[dict[str, Refusal]] = {
     row.code: row
     for row in (
         BY_OUTCOME[Outcome.AUTH],
@@ -108,7 +109,7 @@ BY_CODE: dict[str, Refusal] = {
     )
 }
 
-REASONS = {
+REASONS: Final = {
     400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
     408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long", 415: b"Unsupported Media Type",
     429: b"Too Many Requests", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
@@ -117,12 +118,12 @@ REASONS = {
 }  # fmt: skip
 
 # Types by status (Anthropic API reference, "Errors"); other 4xx are invalid_request_error, other 5xx api_error.
-ANTHROPIC_TYPES = {
+ANTHROPIC_TYPES: Final = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 408: "timeout_error",
     413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", OVERLOADED_STATUS: "overloaded_error",
 }  # fmt: skip
 
-_OVERLOAD = frozenset({Outcome.QUEUE_FULL, Outcome.DISPLACED, Outcome.QUEUE_TIMEOUT, Outcome.NO_UPSTREAM})
+_OVERLOAD: Final = frozenset({Outcome.QUEUE_FULL, Outcome.DISPLACED, Outcome.QUEUE_TIMEOUT, Outcome.NO_UPSTREAM})
 
 
 def refusal_for(outcome: Outcome, code: str = "") -> Refusal:

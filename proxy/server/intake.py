@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from proxy.adapters.inbound import ByteAccount, Inbound, KnownHead
@@ -27,12 +27,13 @@ from proxy.wire.priority import ClassChoice, ClassRule, TenantRule, choose_class
 from proxy.wire.routes import MODEL_PREFIX, READ, Route, find_route, split_target
 from proxy.wire.scan import BodyScanner
 
-DRAIN_RETRY_S = 5.0  # long enough for a load balancer to have noticed
-HEAD_MAX_BYTES = 64 * 1024  # nginx allows 4 x 8 kB, Envoy 60 kB
-HEADER_MAX_BYTES = TARGET_MAX_BYTES = 8 * 1024  # nginx's large_client_header_buffers
-HEADERS_MAX = 128
-VERSIONS = frozenset({"1.0", "1.1"})
-HEALTH = b'{"status":"ok"}'
+DRAIN_RETRY_S: Final = 5.0  # long enough for a load balancer to have noticed
+HEAD_MAX_BYTES: Final = 64 * 1024  # nginx allows 4 x 8 kB, Envoy 60 kB
+HEADER_MAX_BYTES: Final = 8 * 1024  # nginx's large_client_header_buffers
+TARGET_MAX_BYTES: Final = HEADER_MAX_BYTES
+HEADERS_MAX: Final = 128
+VERSIONS: Final = frozenset({"1.0", "1.1"})
+HEALTH: Final = b'{"status":"ok"}'
 
 
 class Rejected(Exception):  # noqa: N818 - an ending of a request, not a fault

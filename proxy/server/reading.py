@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import httptools
 
@@ -15,7 +15,7 @@ from proxy.adapters.relay import Relay
 from proxy.server.intake import Intake, Rejected
 from proxy.wire.errors import BadRequest
 
-PIPELINED_MAX = 1000  # requests of one connection, with the one that runs
+PIPELINED_MAX: Final = 1000  # requests of one connection, with the one that runs
 
 
 class Crowded(Exception):  # noqa: N818 - the client's doing

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from proxy.server.errors import BY_OUTCOME, render
 from proxy.types import Outcome
 
-WAIT_S = 1.0
-RETRY_AFTER_S = 5.0
+WAIT_S: Final = 1.0
+RETRY_AFTER_S: Final = 5.0
 
 
 def answer(request_id: bytes) -> bytes:

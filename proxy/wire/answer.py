@@ -12,25 +12,28 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Final
 
 from proxy.wire.errors import BadAnswer
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-RETRY_AFTER_S_MAX = 86_400.0
-SPELLINGS_MAX = 4096
-SPELLING_BYTES_MAX = 64
+RETRY_AFTER_S_MAX: Final = 86_400.0
+SPELLINGS_MAX: Final = 4096
+SPELLING_BYTES_MAX: Final = 64
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROLS = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
-_PHRASE = re.compile(rb"[\t -~]{0,100}")
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
-_USUAL_LINES = {(status, phrase): b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _PHRASES.items()}
-_BODILESS = frozenset({204, 304})
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROLS: Final = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
+_PHRASE: Final = re.compile(rb"[\t -~]{0,100}")
+_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+_USUAL_LINES: Final = {
+    (status, phrase): b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _PHRASES.items()
+}
+_BODILESS: Final = frozenset({204, 304})
 
 # What a name means for us; everything else passes.
 _PASS, _DROP, _CONNECTION, _LENGTH, _TYPE, _ENCODING, _RETRY, _CODING = range(8)
-_KINDS = {
+_KINDS: Final = {
     b"connection": _CONNECTION,
     b"content-length": _LENGTH,
     b"content-type": _TYPE,

@@ -7,13 +7,13 @@ client raises on any event whose object has a truthy `error`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
 ErrorStyle = Literal["openai", "anthropic"]
 
-MESSAGE_CHARS_MAX = 300  # a message is for a person; nothing useful is longer
+MESSAGE_CHARS_MAX: Final = 300  # a message is for a person; nothing useful is longer
 
 
 class BadRequest(Exception):  # noqa: N818 - it is called as the ending is called

@@ -12,23 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.types import WorkEstimate, new_tuple
 from proxy.wire.errors import invalid_value
 from proxy.wire.routes import Route
 
-BYTES_PER_TOKEN = 4
-BYTES_PER_TOKEN_MAX = 16
-IMAGE_TOKENS = 1000  # a 1 megapixel image takes 700 to 1,500 tokens in common vision models
-AUDIO_TOKENS = 1500  # about one minute at 25 tokens per second
-MEDIA_BYTES_MIN = 512  # shorter strings under `data` count as text
-MEDIA_BODY_BYTES_MIN = 4096  # media in smaller bodies counts as text: it cannot amount to much
-TEXT_CHARS_MAX = 256  # longest model name or service tier
+BYTES_PER_TOKEN: Final = 4
+BYTES_PER_TOKEN_MAX: Final = 16
+IMAGE_TOKENS: Final = 1000  # a 1 megapixel image takes 700 to 1,500 tokens in common vision models
+AUDIO_TOKENS: Final = 1500  # about one minute at 25 tokens per second
+MEDIA_BYTES_MIN: Final = 512  # shorter strings under `data` count as text
+MEDIA_BODY_BYTES_MIN: Final = 4096  # media in smaller bodies counts as text: it cannot amount to much
+TEXT_CHARS_MAX: Final = 256  # longest model name or service tier
 
-TOKEN_CAPS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+TOKEN_CAPS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 # A body without any of these takes the short way.
-RARE_KEYS = frozenset({"priority", "service_tier", "n", "best_of", "prompt", "background", "store"})
-KEYS = RARE_KEYS | {"model", "stream", *TOKEN_CAPS}
+RARE_KEYS: Final = frozenset({"priority", "service_tier", "n", "best_of", "prompt", "background", "store"})
+KEYS: Final = RARE_KEYS | {"model", "stream", *TOKEN_CAPS}
 
 
 @dataclass(frozen=True, slots=True)

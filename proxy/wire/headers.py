@@ -14,24 +14,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.wire.errors import BadRequest, invalid_header
 from proxy.wire.trace_context import TraceContext
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-TIMEOUT_S_MAX = 86_400.0  # a day: longer deadlines than any request lives are cut to this
-REQUEST_ID_CHARS_MAX = 128
-RETRY_COUNT_MAX = 9  # one digit: it becomes a metric label
-BOUNDARY_BYTES_MAX = 200  # RFC 2046 allows 70
-SPELLINGS_MAX = 4096  # remembered spellings of header names, each at most 64 bytes
-SPELLING_BYTES_MAX = 64
+TIMEOUT_S_MAX: Final = 86_400.0  # a day: longer deadlines than any request lives are cut to this
+REQUEST_ID_CHARS_MAX: Final = 128
+RETRY_COUNT_MAX: Final = 9  # one digit: it becomes a metric label
+BOUNDARY_BYTES_MAX: Final = 200  # RFC 2046 allows 70
+SPELLINGS_MAX: Final = 4096  # remembered spellings of header names, each at most 64 bytes
+SPELLING_BYTES_MAX: Final = 64
 
-TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-CONTROLS = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
-_REQUEST_ID = re.compile(rb"[0-9A-Za-z._~:/+=@,;|#-]{1,%d}" % REQUEST_ID_CHARS_MAX)  # nothing that JSON escapes
-_BOUNDARY = re.compile(r"[ !#-\[\]-~]*[!#-\[\]-~]")
-_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b""})
+TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+CONTROLS: Final = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
+_REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._~:/+=@,;|#-]{1,%d}" % REQUEST_ID_CHARS_MAX)  # nothing that JSON escapes
+_BOUNDARY: Final = re.compile(r"[ !#-\[\]-~]*[!#-\[\]-~]")
+_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 
 @dataclass(slots=True)
@@ -79,7 +80,8 @@ def _text(name: str, value: bytes) -> str:
     return text
 
 
-_HOST_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"  # RFC 3986 3.2.2
+# RFC 3986 3.2.2
+_HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"
 
 
 def _host(facts: HeadFacts, value: bytes) -> bool:
@@ -229,7 +231,7 @@ def _priority(rank: int, name: str) -> Handler:
     return handle
 
 
-_HANDLERS: dict[bytes, Handler] = {
+_HANDLERS: Final[dict[bytes, Handler]] = {
     b"host": _host,
     b"authorization": _authorization,
     b"x-api-key": _api_key,
@@ -248,7 +250,7 @@ _HANDLERS: dict[bytes, Handler] = {
 }
 
 # Hop-by-hop, other spellings of a client's credentials, its cookies, and what only a trusted hop may say.
-_DROPPED = frozenset(
+_DROPPED: Final = frozenset(
     b"keep-alive proxy-connection proxy-authorization proxy-authenticate te trailer http2-settings "
     b"api-key x-goog-api-key cookie cookie2 forwarded x-forwarded-host x-forwarded-proto x-forwarded-port "
     b"x-forwarded-prefix x-forwarded-server x-real-ip request-id x-tenant-id x-priority x-request-priority".split()

@@ -10,6 +10,7 @@ embedded media or a priority whose place must be known, go through the scanner.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import orjson
 
@@ -19,12 +20,12 @@ from proxy.wire.routes import Route
 from proxy.wire.scan import BodyScanner
 from proxy.wire.shorten import shortened
 
-WHOLE_BYTES_MAX = 1_048_576  # bodies above this are scanned piece by piece
+WHOLE_BYTES_MAX: Final = 1_048_576  # bodies above this are scanned piece by piece
 
-_MARKS = {key: b'"' + key.encode() + b'"' for key in KEYS}
-BYTES_PER_LOOK = 2000  # searched in the time that it takes to look at one message
-_PLAIN_MESSAGE = {"role", "content"}
-_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
+_MARKS: Final = {key: b'"' + key.encode() + b'"' for key in KEYS}
+BYTES_PER_LOOK: Final = 2000  # searched in the time that it takes to look at one message
+_PLAIN_MESSAGE: Final = {"role", "content"}
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 
 
 def read_body(body: bytes, route: Route, max_choices: int = 128) -> RequestFacts:

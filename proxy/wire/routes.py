@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.types import Work
 from proxy.wire.errors import BadRequest, ErrorStyle
 
-POST = frozenset({b"POST"})
-READ = frozenset({b"GET", b"HEAD"})
+POST: Final = frozenset({b"POST"})
+READ: Final = frozenset({b"GET", b"HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,12 @@ _TABLE = (
     Route("/v1/models", READ, Work.LIGHT, local=True),
 )
 
-ROUTES: dict[bytes, Route] = {route.path.encode(): route for route in _TABLE}
+ROUTES: Final[dict[bytes, Route]] = {route.path.encode(): route for route in _TABLE}
 
-MODEL_PREFIX = b"/v1/models/"  # the only path with a variable part: the rest is a model's name
-MODEL_ROUTE = Route("/v1/models/{model}", READ, Work.LIGHT, local=True)
+MODEL_PREFIX: Final = b"/v1/models/"  # the only path with a variable part: the rest is a model's name
+MODEL_ROUTE: Final = Route("/v1/models/{model}", READ, Work.LIGHT, local=True)
 
-_TARGET = re.compile(rb"(/[!-~]*?)(\?[!-~]*)?")
+_TARGET: Final = re.compile(rb"(/[!-~]*?)(\?[!-~]*)?")
 
 
 def find_route(path: bytes) -> Route | None:

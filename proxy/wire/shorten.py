@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 LONG_BYTES: Final = 1024
-MEDIA = b'"data'  # how embedded media begins, or its key
-FILLER = b"." * 512  # longer than any bound of a value that is read
+MEDIA: Final = b'"data'  # how embedded media begins, or its key
+FILLER: Final = b"." * 512  # longer than any bound of a value that is read
 BYTES_PER_QUOTE: Final = 256  # a body with more quotes than this is parsed whole sooner
 QUOTE: Final = 34
 BACKSLASH: Final = 92

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from random import Random
+from typing import Final
 
 from proxy.wire.headers import Headers, HeadFacts, HeadReader
 from proxy.wire.trace_context import TraceContext, read_traceparent
 
-NAME = b"traceparent"
-_STATE_LINE = re.compile(rb"\r\ntracestate: [^\r\n]*", re.IGNORECASE)
+NAME: Final = b"traceparent"
+_STATE_LINE: Final = re.compile(rb"\r\ntracestate: [^\r\n]*", re.IGNORECASE)
 
 
 class TracedHeads(HeadReader):

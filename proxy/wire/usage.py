@@ -13,34 +13,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
 from proxy.types import Usage, Work, new_tuple
 from proxy.wire.routes import Route
 
-TAIL_BYTES = 32_768  # kept of the end: one usage object and the last events, with room for long ones
-PIECES_BYTES_MAX = 65_536  # kept until it is cut down to the tail again
-HEAD_BYTES = 4_096  # kept of the beginning: Anthropic reports input tokens in the first event
-WINDOW_BYTES = 4_096  # looked at first
-LAST_BYTES = 64  # and here a short terminal event is usually found
-TOKENS_MAX = 1_000_000_000  # above this a count is an error, not a measurement
+TAIL_BYTES: Final = 32_768  # kept of the end: one usage object and the last events, with room for long ones
+PIECES_BYTES_MAX: Final = 65_536  # kept until it is cut down to the tail again
+RECENT_BYTES: Final = 9_216  # kept instead by a running stream, a whole chunk and more: its end is short
+RECENT_BYTES_MAX: Final = 18_432
+HEAD_BYTES: Final = 4_096  # kept of the beginning: Anthropic reports input tokens in the first event
+WINDOW_BYTES: Final = 4_096  # looked at first
+CUT: Final = b" "  # stands for what was cut: the tail must not look like the start of a line
+LINE_END: Final = 10
+LAST_BYTES: Final = 64  # and here a short terminal event is usually found
+TOKENS_MAX: Final = 1_000_000_000  # above this a count is an error, not a measurement
 
-_OUTPUT = re.compile(  # a non-empty piece of output in a chat or completion event
+_OUTPUT: Final = re.compile(  # a non-empty piece of output in a chat or completion event
     rb'"(?:content|reasoning|reasoning_content|text|arguments|name|refusal)"[ ]?:[ ]?"(?!")'
 )
-_FINISH = re.compile(rb'"finish_reason"[ ]?:[ ]?"([a-z_]+)"')
-_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
-_RESPONSE_END = re.compile(
+_FINISH: Final = re.compile(rb'"finish_reason"[ ]?:[ ]?"([a-z_]+)"')
+_DONE: Final = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_RESPONSE_END: Final = re.compile(
     rb'(?:^|[\r\n])(?:event: ?|data: ?\{"type": ?")response\.(?:(completed|incomplete)|failed|cancelled)'
 )
-_MESSAGE_END = re.compile(rb'(?:^|[\r\n])(?:event: ?|data: ?\{"type": ?")message_stop')
-_ERROR = re.compile(rb'(?:^|[\r\n])(?:event: ?error[\r\n]|data: ?\{"(?:error": ?[{"]|type": ?"error"))')
-_USAGE = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\})')
+_MESSAGE_END: Final = re.compile(rb'(?:^|[\r\n])(?:event: ?|data: ?\{"type": ?")message_stop')
+_ERROR: Final = re.compile(rb'(?:^|[\r\n])(?:event: ?error[\r\n]|data: ?\{"(?:error": ?[{"]|type": ?"error"))')
+_USAGE: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*(\{(?:[^{}]++|\{[^{}]*+\})*\})')
 
-_COUNT_KEYS = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"})
+_COUNT_KEYS: Final = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"})
 
-_CACHE_KEYS = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+_CACHE_KEYS: Final = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
 
 
 @dataclass(slots=True)
@@ -56,12 +61,20 @@ class StreamEnd:
 class StreamTail:
     """The last bytes of one answer body."""
 
-    __slots__ = ("_ended", "_failed", "_head", "_pieces", "_quiet", "_size", "_watched", "encoded", "started")
+    # fmt: off
+    __slots__ = (
+        "_ended", "_failed", "_framed", "_head", "_keep", "_most", "_pieces", "_quiet", "_same", "_size", "_watched",
+        "encoded", "started",
+    )
+    # fmt: on
 
     def __init__(self) -> None:
         self.encoded = False  # with a content coding: nothing in it can be read here
         self._pieces: list[bytes] = []
+        self._framed: list[bytes] = []  # chunks after them, as they came: most are never looked at again
         self._size = 0
+        self._keep, self._most = TAIL_BYTES, PIECES_BYTES_MAX
+        self._same = b""  # how the last event began, up to its mark
         self._head = b""
         self._watched = False  # a terminal event can be longer than the tail: it repeats a whole response
         self._ended = False  # a terminal event began in what is no longer kept
@@ -71,20 +84,58 @@ class StreamTail:
 
     def add(self, piece: bytes) -> None:
         """One more piece of the body; amortised constant time, bounded memory."""
+        if self._framed:
+            self._unframe()
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size > PIECES_BYTES_MAX:
+        if self._size > self._most:
             self._trim()
 
+    def add_chunk(self, framed: bytes, start: int, mark: bytes) -> int:
+        """`count` and `add` of one chunk with its frame, whose content begins at `start`, in a stream that has started.
+
+        What begins like the last event and has no further line, the empty one apart, is one event with output, too.
+        """
+        self._framed.append(framed)
+        self._size += len(framed)
+        if self._size > self._most:
+            self._drop_chunks()
+        same = self._same
+        rest = start + len(same)
+        if same and framed[start:rest] == same and LINE_END not in framed[rest:-4]:
+            return 1
+        events = framed.count(mark, start)
+        if events == 1:
+            self._same = framed[start : framed.find(mark, start) + len(mark)]
+        return events
+
+    def _unframe(self) -> None:
+        self._pieces += [framed[framed.find(b"\n") + 1 : -2] for framed in self._framed]
+        self._framed.clear()
+
+    def _drop_chunks(self) -> None:
+        """Forget the oldest without a look at them, unless a terminal event is watched for."""
+        if self._watched:
+            self._trim()
+            return
+        at, kept = len(self._framed), 1
+        while at > 0 and kept < self._keep:
+            at -= 1
+            kept += len(self._framed[at])
+        earlier = b""
+        if kept < self._keep:
+            earlier = b"".join(self._pieces)[kept - self._keep :]
+        self._framed = self._framed[at:]
+        self._pieces, self._size = [CUT, earlier], kept + len(earlier)
+
     def _trim(self) -> None:
-        joined = b"".join(self._pieces)
+        joined = self._join()
         if not self._head:
             self._head = joined[:HEAD_BYTES]
         if self._watched and not self._ended and (match := _RESPONSE_END.search(joined)):
             self._ended, self._failed = True, match[1] is None
-        # The byte before stands for what was cut: the tail must not look like the start of a line.
-        self._pieces = [b" ", joined[1 - TAIL_BYTES :]]
-        self._size = TAIL_BYTES
+        self._pieces = [CUT, joined[1 - self._keep :]]
+        self._size = self._keep
 
     def count(self, piece: bytes, route: Route | None) -> int:
         """Events with output in one piece; 0 until the first output, so that a role alone is not a first token.
@@ -100,13 +151,19 @@ class StreamTail:
         if not events:
             return 0
         if self._quiet or route.error_style == "anthropic" or route.stores:
-            self.started = True
+            self._start(route, piece)
             return events
         if (first := _OUTPUT.search(piece)) is None:
             self._quiet = True
             return 0
-        self.started = True
+        self._start(route, piece)
         return 1 + piece.count(route.token_mark, first.end())  # without the role that came in the same piece
+
+    def _start(self, route: Route, piece: bytes) -> None:
+        self.started = True
+        self._head = (self._join() + piece)[:HEAD_BYTES]
+        if not route.stores:
+            self._keep, self._most = RECENT_BYTES, RECENT_BYTES_MAX
 
     def closed(self, route: Route | None) -> bool:
         """Whether the terminal event itself has come, after which nothing is due."""
@@ -139,6 +196,8 @@ class StreamTail:
         return self._join()
 
     def _join(self) -> bytes:
+        if self._framed:
+            self._unframe()
         if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""

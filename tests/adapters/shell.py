@@ -171,8 +171,8 @@ class ScriptedSink:
     def relay(self, data: bytes) -> None:
         self.body += data
 
-    def relay_framed(self, framed: bytes, content: bytes) -> None:
-        self.relay(content)
+    def relay_framed(self, framed: bytes, start: int) -> None:
+        self.relay(framed[start:-2])
 
     def end(self) -> None:
         self.acts.append("end")

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.adapters.repeats import HEAD_BYTES_MAX, Repeat, around_length, chunk_in, cut
-from tests.adapters.shell import chunk
+from proxy.adapters.repeats import HEAD_BYTES_MAX, Repeat, around_length, cut
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nx: y\r\n\r\n"
 
@@ -53,25 +52,6 @@ def test_the_body_of_what_is_known_again(data: bytes, body: bytes | None) -> Non
     parts = cut(HEAD + b"12345", 5)
     assert parts is not None
     assert Repeat(*parts).body_of(data) == body
-
-
-@pytest.mark.parametrize("size", [1, 15, 16, 255, 256, 4095, 4096, 8191])
-def test_one_whole_chunk_is_known_by_its_size(size: int) -> None:
-    content = b"x" * size
-    whole = b"%x\r\n%b\r\n" % (size, content)
-    assert chunk_in(whole) == content
-    for other in (
-        whole[:-1], whole + b"\n", whole[:-2] + b"xx", b"0" + whole, whole + whole,
-        b"%x\r\n%b\r\n" % (size + 1, content), b"%x;a=b\r\n%b\r\n" % (size, content),
-    ):  # fmt: skip
-        assert chunk_in(other) is None
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"0\r\n\r\n", b"1\r\n\r\n", b"x" * 300, chunk(b"x" * 8192), chunk(b"x" * 70_000)]
-)
-def test_what_is_no_whole_chunk_or_too_large_a_one(data: bytes) -> None:
-    assert chunk_in(data) is None
 
 
 def test_a_head_is_cut_at_its_length_in_any_spelling() -> None:

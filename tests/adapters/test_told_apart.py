@@ -19,7 +19,7 @@ def test_a_chunk_is_a_piece_of_the_body_and_no_answer_is_taken_whole() -> None:
     known = remember(answer, [b"ab"], b"OK", [(b"Content-Length", b"2")])
     assert known is not None
     heard = Heard()
-    heard.answer_chunk(b"2\r\nab\r\n", b"ab")
+    heard.answer_chunk(b"2\r\nab\r\n", 3)
     assert (heard.pieces, heard.takes_whole(known)) == ([b"ab"], False)
     with pytest.raises(AssertionError):
         heard.answer_whole(known, b"ab")

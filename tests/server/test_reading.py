@@ -155,9 +155,9 @@ def test_chunks_known_by_their_size_change_nothing(number: int, version: str, mo
         known: list[bool] = []
         whole = ClientConnection.relay_framed
 
-        def relay_framed(self: ClientConnection, framed: bytes, content: bytes) -> None:
+        def relay_framed(self: ClientConnection, framed: bytes, start: int) -> None:
             known.append(True)
-            whole(self, framed, content)
+            whole(self, framed, start)
 
         with monkeypatch.context() as patch:
             patch.setattr(ClientConnection, "relay_framed", relay_framed)
@@ -165,7 +165,7 @@ def test_chunks_known_by_their_size_change_nothing(number: int, version: str, mo
             for piece in STREAMED[number]:
                 shell.now += 0.01
                 if not shell.transport().is_closing():
-                    shell.upstream().chunked = knows and shell.upstream().chunked
+                    shell.upstream().between_chunks = knows and shell.upstream().between_chunks
                     shell.answer(piece)
         edge.pass_time(30.0)
         return client.take(), [repr(record) for record in shell.records], known

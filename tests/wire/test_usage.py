@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from proxy.types import Usage
 from proxy.wire.routes import ROUTES, Route
-from proxy.wire.usage import PIECES_BYTES_MAX, StreamEnd, StreamTail, _last_usage, usage_of
+from proxy.wire.usage import (
+    PIECES_BYTES_MAX,
+    RECENT_BYTES,
+    RECENT_BYTES_MAX,
+    StreamEnd,
+    StreamTail,
+    _last_usage,
+    usage_of,
+)
 from tests.wire.documents import split
 
 CHAT = ROUTES[b"/v1/chat/completions"]
@@ -216,6 +224,56 @@ def test_closed_means_the_terminal_event_itself(route: Route | None, body: bytes
         tail.count(piece, route)
         tail.add(piece)
     assert tail.closed(route) is closed
+
+
+EVENTS = st.sampled_from(
+    [delta("a"), delta("bc"), delta("long " * 400), delta("a") * 2, delta("a") + b": ping\n\n", b": ping\n\n",
+     delta("a")[:-1], delta("a").replace(b"\n", b"\r\n"), delta(None, "stop"), BLOCK_DELTA, BLOCK_DELTA * 2, TEXT_DELTA,
+     b"\n\n"]
+)  # fmt: skip
+LAST = st.sampled_from([USAGE + DONE, DONE, STOP, response("response.completed"), response("response.failed"), b""])
+
+
+@given(st.sampled_from([CHAT, MESSAGES, RESPONSES]), st.lists(st.tuples(EVENTS, st.booleans()), max_size=40), LAST)
+def test_chunks_with_their_frame_tell_what_their_content_tells(
+    route: Route, events: list[tuple[bytes, bool]], last: bytes
+) -> None:
+    framed, plain = StreamTail(), StreamTail()
+    first = {CHAT: delta("a"), MESSAGES: START + BLOCK_DELTA, RESPONSES: TEXT_DELTA}[route]
+    for content, as_chunk in [(first, False), *events, (last, True)]:
+        expected = plain.count(content, route)
+        plain.add(content)
+        if as_chunk:
+            frame = b"%x\r\n" % len(content)
+            assert framed.add_chunk(frame + content + b"\r\n", len(frame), route.token_mark) == expected
+        else:
+            assert framed.count(content, route) == expected
+            framed.add(content)
+    assert framed.verdict(route, True) == plain.verdict(route, True)
+    assert framed.closed(route) == plain.closed(route)
+
+
+def test_a_running_stream_keeps_little_of_itself() -> None:
+    tail = StreamTail()
+    tail.count(START + BLOCK_DELTA, MESSAGES)
+    tail.add(b"x" * 15_000)
+    for size in [200] * 500 + [8_000] * 20 + [1_000] * 50:
+        content = event({"type": "content_block_delta", "delta": "w" * size}, "content_block_delta")
+        frame = b"%x\r\n" % len(content)
+        assert tail.add_chunk(frame + content + b"\r\n", len(frame), MESSAGES.token_mark) == 1
+        assert RECENT_BYTES <= sum(map(len, tail._pieces + tail._framed)) == tail._size <= RECENT_BYTES_MAX
+    tail.add(STOP)
+    assert tail.verdict(MESSAGES, True) == StreamEnd(True, usage=Usage(5, 9))
+
+
+def test_a_terminal_event_in_many_chunks_is_seen_where_it_begins() -> None:
+    tail = StreamTail()
+    tail.count(TEXT_DELTA, RESPONSES)
+    tail.add(TEXT_DELTA)
+    for piece in split(response("response.failed", 90_000), list(range(0, 90_000, 8_000))):
+        frame = b"%x\r\n" % len(piece)
+        tail.add_chunk(frame + piece + b"\r\n", len(frame), RESPONSES.token_mark)
+    assert tail.verdict(RESPONSES, True) == StreamEnd(True, True, Usage(4, 6))
 
 
 def test_the_tail_is_bounded_and_a_cut_is_no_line_start() -> None:
