@@ -84,6 +84,9 @@ class StreamTail:
 
     def add(self, piece: bytes) -> None:
         """One more piece of the body; amortised constant time, bounded memory."""
+        if self.started and len(piece) <= RECENT_BYTES:
+            self._add_framed(b"\n" + piece + b"\r\n")  # a frame of any size: what is before is not unframed for it
+            return
         if self._framed:
             self._unframe()
         self._pieces.append(piece)
@@ -91,15 +94,18 @@ class StreamTail:
         if self._size > self._most:
             self._trim()
 
+    def _add_framed(self, framed: bytes) -> None:
+        self._framed.append(framed)
+        self._size += len(framed)
+        if self._size > self._most:
+            self._drop_chunks()
+
     def add_chunk(self, framed: bytes, start: int, mark: bytes) -> int:
         """`count` and `add` of one chunk with its frame, whose content begins at `start`, in a stream that has started.
 
         What begins like the last event and has no further line, the empty one apart, is one event with output, too.
         """
-        self._framed.append(framed)
-        self._size += len(framed)
-        if self._size > self._most:
-            self._drop_chunks()
+        self._add_framed(framed)
         same = self._same
         rest = start + len(same)
         if same and framed[start:rest] == same and LINE_END not in framed[rest:-4]:
