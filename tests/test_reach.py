@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,11 @@ def test_importing_all_that_is_left_out_loads_nothing_compiled() -> None:
     loaded = set(done.stdout.split())
     assert set(names) <= loaded
     assert not loaded & {name.removesuffix(".py").replace("/", ".") for name in LISTED}
+
+
+@pytest.mark.source
+def test_pytest_knows_them_by_their_mark() -> None:
+    files = [f"tests/wire/test_{name}.py" for name in ("trace_context", "headers")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "-m", "not interpreted"]
+    done = subprocess.run([*command, *files], cwd=ROOT, env=environ(), capture_output=True, text=True, check=True)
+    assert set(re.findall(r"^tests/wire/test_(\w+)\.py::", done.stdout, re.MULTILINE)) == {"headers"}
