@@ -32,6 +32,7 @@ SATURATION = f"penstock_saturation_ratio{{{WHO}}}"
 PREEMPTIONS = f'penstock_engine_preemptions_total{{{WHO},upstream="u"}}'
 LAG = f"penstock_event_loop_lag_seconds_bucket{{{WHO},le="
 RELOADS = f'penstock_config_reloads_total{{{WHO},result="invalid"}}'
+FAULTS = f'penstock_internal_errors_total{{{WHO},part="exchange"}}'
 DROPPED = f"penstock_log_lines_dropped_total{{{WHO}}}"
 
 Series = dict[str, str]
@@ -77,6 +78,7 @@ CASES: dict[str, tuple[Series, Series]] = {
         {f"penstock_leaked_permits{{{WHO}}}": "1x600"},
         {f"penstock_leaked_permits{{{WHO}}}": "0x600"},
     ),
+    "PenstockInternalErrors": ({FAULTS: "0x590 1x10"}, {FAULTS: "1x600"}),
     "PenstockLoopSlow": (
         {f'{LAG}"0.05"}}': "0x600", f'{LAG}"0.1"}}': "0+60x600", f'{LAG}"+Inf"}}': "0+60x600"},
         {f'{LAG}"0.05"}}': "0+60x600", f'{LAG}"0.1"}}': "0+60x600", f'{LAG}"+Inf"}}': "0+60x600"},

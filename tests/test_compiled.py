@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tomllib
 from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
@@ -15,13 +14,12 @@ from pathlib import Path
 import pytest
 
 import proxy.dispatcher.core
-from hatch_build import GROUP, modules_of
+from hatch_build import GROUP
 from proxy import __version__
 from tests.children import IMPORTS, ROOT
+from tests.reach import LISTED
 
 SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))
-WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-LISTED = modules_of(ROOT, WHEEL["hooks"]["custom"]["modules"])
 
 
 @pytest.mark.source

@@ -18,7 +18,7 @@ from proxy import __version__
 from proxy.settings.example import example
 
 ROOT = Path(__file__).parent.parent
-
+pytestmark = pytest.mark.source  # of the build; what it has made is for tests/test_compiled.py
 
 NOWHERE = "/nonexistent/cc"
 

@@ -193,7 +193,7 @@ class Metrics:
             self._counters[family.name].at()  # 0 from the start, not absent: a first 1 would be no increase
         for result in RELOAD_RESULTS:
             self._counters[RELOADS.name].at(result)
-        for part in PARTS:
+        for part in (*PARTS, OTHER):
             self._counters[FAULTS.name].at(part)
         for side in SIDES:
             self._counters[SHORT_OF_FILES.name].at(side)

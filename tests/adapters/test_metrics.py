@@ -129,6 +129,13 @@ def test_a_model_is_known_once_it_has_served_and_there_are_not_too_many() -> Non
     assert "other" in models
 
 
+def test_what_an_alert_asks_the_increase_of_is_zero_before_the_first() -> None:
+    metrics = Metrics(CONFIG)
+    assert values(metrics, m.FAULTS) == {(part,): 0 for part in (*m.PARTS, "other")}
+    assert values(metrics, m.RELOADS) == {("applied",): 0, ("invalid",): 0}
+    assert values(metrics, m.LOG_DROPPED) == {(): 0}
+
+
 def test_events_beside_requests() -> None:
     metrics = Metrics(CONFIG)
     metrics.queue_left("high", "dispatched", 0.2)

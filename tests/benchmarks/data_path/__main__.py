@@ -2,18 +2,17 @@
 
 Upstream and load run on the first core, the proxy under test alone on the second; the other one is stopped meanwhile.
 Each cycle measures nginx, then Penstock: compare within a cycle, by CPU time per request or per event, since the speed
-of a shared machine drifts. The table shows medians over cycles, and the median of the ratios within a cycle.
-Penstock runs with its defaults; its limit finds its place before the first cycle. Needs nginx (Debian: nginx-light) and
-two cores.
+of a shared machine drifts. Penstock runs with its defaults; its limit finds its place before the first cycle.
+Needs nginx (Debian: nginx-light) and two cores; what `--beside` names may lie in a virtual environment of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,73 +20,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from hashlib import sha256
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
-NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.error crit;
-events {{ worker_connections 8192; multi_accept on; }}
-http {{
-  access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; client_body_buffer_size 2m; client_max_body_size 32m;
-  keepalive_requests 1000000000; tcp_nodelay on;
-  upstream engine {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{
-      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-    }}
-  }}
-}}
-"""
-PENSTOCK = """
-listen: {{host: 127.0.0.1, port: {port}}}
-admin: {{port: {admin}}}
-upstreams:
-  - {{name: engine, url: "http://127.0.0.1:{upstream}", engine: openai, models: [m]}}
-tenants: {{list: [{{name: a, keys: ["sha256:{key}"]}}, {{name: b, keys: []}}, {{name: c, keys: []}}]}}
-log: {{format: json}}
-"""
-ROUTERS = ("--host", "127.0.0.1", "--policy", "round_robin", "--log-level", "error")
-PEERS = {"sglang-router": ("launch", *ROUTERS), "vllm-router": ROUTERS}  # both from the Python package index
+from tests.benchmarks.data_path.cases import CASES, Case
+from tests.benchmarks.data_path.contestants import KEY, PEERS, Contestant, contestants, free_port
+from tests.benchmarks.data_path.load import cpu_s, request
+from tests.benchmarks.data_path.table import show
+
+LISTEN_S = 120.0  # importing LiteLLM takes most of a minute on a busy machine
 START_S = 3.0  # routers ask their workers how they are
 FIND_LIMIT_S = 12.0  # the limit starts at 8 and doubles
-BENCH_KEY = sha256(b"sk-bench").hexdigest()
-
-
-class Case(NamedTuple):
-    """One row: `unit` is what the CPU time is divided by."""
-
-    name: str
-    connections: int
-    body_bytes: int
-    streaming: bool
-
-    @property
-    def unit(self) -> str:
-        return "events" if self.streaming else "requests"
-
-
-CASES = (
-    Case("1 connection, 1 kB", 1, 1_000, False),
-    Case("32 connections, 1 kB", 32, 1_000, False),
-    Case("256 connections, 1 kB", 256, 1_000, False),
-    Case("32 connections, 32 kB", 32, 32_000, False),
-    Case("8 connections, 1 MB", 8, 1_000_000, False),
-    Case("256 streams of 50 events/s", 256, 1_000, True),
-)
-
-
+REST_S, LOOK_S, RESTS_BELOW = 20.0, 0.25, 0.1  # answers to clients that left are worked on for so long at most
 MANY = CASES[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -105,13 +51,26 @@ def process(core: int, *command: str, log: Path) -> Iterator[subprocess.Popen[by
 
 
 def await_port(port: int) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + LISTEN_S
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
     raise SystemExit(f"nothing listens on port {port}")
+
+
+def answer_first(port: int) -> None:
+    """Of either kind, so that nobody is measured while it imports or connects, nor while it refuses."""
+    for streaming in (False, True):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LISTEN_S)
+        body = request(1_000, streaming).partition(b"\r\n\r\n")[2]
+        headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        with closing(connection), closing(connection.getresponse()) as answer:
+            if answer.status != 200:
+                raise SystemExit(f"port {port}: {answer.status} {answer.read(1_000)!r}")
+            answer.readline()
 
 
 def family(pid: int) -> list[int]:
@@ -121,68 +80,61 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(child))]
 
 
-def awake(pids: list[int], on: bool) -> None:
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT if on else signal.SIGSTOP)
-
-
 def tell(what: str) -> None:
     """Progress, where somebody looks."""
     if sys.stderr.isatty():
         print(f"\r{what:70}\r", end="", file=sys.stderr, flush=True)
 
 
-def measure(case: Case, port: int, pids: list[int], seconds: float) -> dict[str, Any]:
-    words = [port, case.connections, case.body_bytes, int(case.streaming), seconds, *pids]
+def measure(case: Case, port: int, connections: int, pids: list[int], seconds: float) -> dict[str, Any]:
+    words = [port, connections, case.body_bytes, int(case.streaming), seconds, *pids]
     command = ["taskset", "-c", "0", sys.executable, "-m", "tests.benchmarks.data_path.load", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     result: dict[str, Any] = json.loads(done.stdout)
-    result["us"] = result["cpu_s"] * 1e6 / max(1, result[case.unit])
-    return result
+    if not result[case.unit]:
+        raise SystemExit(f"{case.name}: no {case.unit} in {seconds} s, {result['errors']} errors")
+    return {**result, "us": result["cpu_s"] * 1e6 / result[case.unit], "connections": connections}
 
 
 class Proxy(NamedTuple):
     """One of those that are compared, stopped but for its turns."""
 
-    name: str
-    port: int
-    pids: list[int]
+    contestant: Contestant
+    pid: int
+
+    def awake(self, on: bool) -> None:
+        for pid in family(self.pid):
+            os.kill(pid, signal.SIGCONT if on else signal.SIGSTOP)
 
     def turn(self, case: Case, seconds: float) -> dict[str, Any]:
-        awake(self.pids, True)
+        self.awake(True)
         try:
-            return measure(case, self.port, self.pids, seconds)
+            connections = self.contestant.connections(case)
+            result = measure(case, self.contestant.port, connections, family(self.pid), seconds)
+            self.rest()
+            return result
         finally:
-            awake(self.pids, False)
+            self.awake(False)
+
+    def rest(self) -> None:
+        """Wait until it is done with what the last clients left behind: the next turn would be charged for it."""
+        pids, until = family(self.pid), time.monotonic() + REST_S
+        spent, before = LOOK_S, cpu_s(pids)
+        while spent > RESTS_BELOW * LOOK_S and time.monotonic() < until:
+            time.sleep(LOOK_S)
+            now = cpu_s(pids)
+            spent, before = now - before, now
 
 
-def commands(penstock: list[str], beside: list[str], folder: Path, upstream: int) -> dict[str, tuple[int, list[str]]]:
-    """Port and command line by name, their configurations written."""
-    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-    if not Path(nginx).exists():
-        raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
-    ports = [free_port() for _ in range(2 + 2 * len(beside))]
-    settings = {"folder": folder, "upstream": upstream, "admin": free_port(), "key": BENCH_KEY}
-    (folder / "nginx.conf").write_text(NGINX.format(port=ports[0], **settings), encoding="utf-8")
-    (folder / "penstock.yaml").write_text(PENSTOCK.format(port=ports[1], **settings), encoding="utf-8")
-    found = {
-        "nginx": (ports[0], [nginx, "-c", str(folder / "nginx.conf")]),
-        "penstock": (ports[1], [*penstock, "serve", "--config", str(folder / "penstock.yaml")]),
-    }
-    for command, port, metrics in zip(beside, ports[2::2], ports[3::2], strict=True):
-        words = [*PEERS[Path(command).name], "--port", str(port), "--prometheus-port", str(metrics)]
-        found[Path(command).name] = (port, [command, *words, "--worker-urls", f"http://127.0.0.1:{upstream}"])
-    return found
-
-
-def start(stack: ExitStack, found: dict[str, tuple[int, list[str]]], folder: Path) -> list[Proxy]:
-    proxies = []
-    for name, (port, command) in found.items():
-        child = stack.enter_context(process(1, *command, log=folder / f"{name}.log"))
-        await_port(port)
+def start(stack: ExitStack, found: dict[str, Contestant], folder: Path) -> dict[str, Proxy]:
+    proxies = {}
+    for name, contestant in found.items():
+        child = stack.enter_context(process(1, *contestant.command, log=folder / f"{name}.log"))
+        await_port(contestant.port)
         time.sleep(START_S)
-        proxies.append(Proxy(name, port, family(child.pid)))
-        awake(proxies[-1].pids, False)
+        answer_first(contestant.port)
+        proxies[name] = Proxy(contestant, child.pid)
+        proxies[name].awake(False)
     return proxies
 
 
@@ -195,53 +147,21 @@ def run(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)
-        found = commands(penstock, beside, folder, upstream)
+        found = contestants(penstock, beside, folder, upstream)
         engine = (sys.executable, "-m", "tests.benchmarks.data_path.upstream", str(upstream))
         stack.enter_context(process(0, *engine, log=folder / "upstream.log"))
         await_port(upstream)
         proxies = start(stack, found, folder)
-        for proxy in proxies:
-            if proxy.name == "penstock":
-                proxy.turn(MANY, FIND_LIMIT_S)
+        proxies["penstock"].turn(MANY, FIND_LIMIT_S)
         for cycle in range(cycles):
             for case in cases:
                 both = {}
-                for proxy in proxies:
-                    tell(f"cycle {cycle + 1} of {cycles}: {case.name}, {proxy.name}")
-                    both[proxy.name] = proxy.turn(case, seconds)
+                for name, proxy in proxies.items():
+                    tell(f"cycle {cycle + 1} of {cycles}: {case.name}, {name}")
+                    both[name] = proxy.turn(case, seconds)
                 results[case.name].append(both)
         tell("")
     return results
-
-
-def ratio(cycles: list[dict[str, Any]], to: str) -> float:
-    return float(median(one["penstock"]["us"] / one[to]["us"] for one in cycles))
-
-
-def show(results: dict[str, list[dict[str, Any]]], cases: list[Case]) -> str:
-    """A Markdown table."""
-    peers = [name for name in PEERS if name in results[cases[0].name][0]]
-    lines = [
-        "| case | nginx us | penstock us | ratio | per | nginx p50 / p99 us | penstock p50 / p99 us |"
-        + "".join(f" {name} us | penstock to it |" for name in peers),
-        "|---|---:|---:|---:|---|---:|---:|" + "---:|---:|" * len(peers),
-    ]
-    for case in cases:
-        cycles = results[case.name]
-        nginx, ours = ([one[name] for one in cycles] for name in ("nginx", "penstock"))
-        key = "transit_us" if case.streaming else "latency_us"
-        spans = [" / ".join(f"{median(one[key][at] for one in side):,.0f}" for at in (0, 2)) for side in (nginx, ours)]
-        lines.append(
-            f"| {case.name} | {median(one['us'] for one in nginx):.0f} | {median(one['us'] for one in ours):.0f} "
-            f"| {ratio(cycles, 'nginx'):.1f} | {case.unit[:-1]} | {spans[0]} | {spans[1]} |"
-            + "".join(
-                f" {median(one[name]['us'] for one in cycles):.0f} | {ratio(cycles, name):.2f} |" for name in peers
-            )
-        )
-        errors = sum(one[name]["errors"] for one in cycles for name in one)
-        if errors:
-            lines.append(f"| | | | | {errors} errors | | |" + " | |" * len(peers))
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """An upstream that costs little: python -m tests.benchmarks.data_path.upstream PORT
 
 Answers any POST at once with a 1 kB completion, and one whose body holds `"stream": true` with events at a steady
-rate, each stamped with the time of its sending (`"t":` monotonic nanoseconds), as an engine of many seats would.
+rate, each stamped with the time of its sending (monotonic nanoseconds), as an engine of many seats would. The stamp is
+the text of the event: proxies that write an event anew keep that and drop keys that they do not know.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ BODY = (
 )
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-EVENT = b'data: {"t":%020d,"choices":[{"index":0,"delta":{"content":"word "},"finish_reason":%b}]}\n\n'
+STAMP = b"sent:"
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"' + STAMP + b'%020d "},"finish_reason":%b}]}\n\n'
 DONE = b'data: {"choices":[],"usage":{"prompt_tokens":256,"completion_tokens":%d}}\n\ndata: [DONE]\n\n' % EVENTS
 
 
