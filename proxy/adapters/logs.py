@@ -16,7 +16,15 @@ from typing import Any, Literal, NoReturn
 
 import structlog
 
-from proxy.adapters.log_lines import Fields, error_fields, json_line, request_fields, safe_fields, text_line
+from proxy.adapters.log_lines import (
+    Fields,
+    RequestLines,
+    error_fields,
+    json_line,
+    request_fields,
+    safe_fields,
+    text_line,
+)
 from proxy.adapters.log_sink import Sink
 from proxy.adapters.records import RequestRecord
 from proxy.types import Outcome
@@ -49,10 +57,11 @@ class RequestLog:
 
     def request(self, record: RequestRecord) -> None:
         """Write one line for an ended request. Successes are thinned out evenly: one of every 1/rate is kept."""
-        level = LEVEL_OF[record.outcome]
+        success = record.outcome is Outcome.SUCCESS
+        level = logging.INFO if success else LEVEL_OF[record.outcome]  # the key's hash costs more than all of this
         if level < self._level:
             return
-        if record.outcome is Outcome.SUCCESS and self._rate < 1.0:
+        if success and self._rate < 1.0:
             self._credit += self._rate
             if self._credit < 1.0:
                 return
@@ -72,11 +81,14 @@ def configure(config: LogConfig, fd: int | None = None) -> RequestLog:
     """Send everything that the process says to `fd` (default: standard output)."""
     fd = sys.stdout.fileno() if fd is None else fd
     text = config.format == "text" or (config.format == "auto" and os.isatty(fd))
-    line = text_line if text else json_line
+    json_request = RequestLines().line
 
     def render(entry: Entry) -> bytes:
         wall_s, level, what = entry
-        return line(wall_s, level, request_fields(what) if isinstance(what, RequestRecord) else what)
+        if not text and isinstance(what, RequestRecord):
+            return json_request(wall_s, level, what)
+        fields = request_fields(what) if isinstance(what, RequestRecord) else what
+        return text_line(wall_s, level, fields) if text else json_line(wall_s, level, fields)
 
     sink: Sink[Entry] = Sink(fd, render)
     level = LEVELS[config.level]
