@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
+from typing import Final
 
 from proxy.types import Ticket
 
-SLACK = 64  # dead entries that are never worth a rebuild
+SLACK: Final = 64  # dead entries that are never worth a rebuild
 
 
 _NUMBERS = count()
@@ -30,7 +32,7 @@ class Entry:
         self.number = next(_NUMBERS)
         self.live = True
         self.first = first
-        self.urgency_s = float("-inf") if first else ticket.expires_s
+        self.urgency_s = -inf if first else ticket.expires_s
         self.aged_s = ticket.arrived_s + 0.5 * (ticket.expires_s - ticket.arrived_s)
 
     def __repr__(self) -> str:
@@ -63,3 +65,30 @@ class EntryHeap:
         if len(self._items) > 2 * self.living + SLACK:
             self._items = [item for item in self._items if item[2].live]
             heapify(self._items)
+
+
+class EntryStack:
+    """Entries in the order they came, the newest last."""
+
+    __slots__ = ("_items", "living")
+
+    def __init__(self) -> None:
+        self._items: list[Entry] = []
+        self.living = 0
+
+    def push(self, entry: Entry) -> None:
+        self._items.append(entry)
+        self.living += 1
+
+    def peek(self) -> Entry | None:
+        """The newest living entry."""
+        items = self._items
+        while items and not items[-1].live:
+            items.pop()
+        return items[-1] if items else None
+
+    def left(self) -> None:
+        """One entry of this stack has just been marked dead."""
+        self.living -= 1
+        if len(self._items) > 2 * self.living + SLACK:
+            self._items = [item for item in self._items if item.live]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from proxy.admission.entries import Entry, EntryHeap
+from proxy.admission.entries import Entry, EntryHeap, EntryStack
 from proxy.types import Ticket, Work, WorkEstimate
 
 
@@ -48,3 +48,33 @@ def test_dead_entries_do_not_pile_up_below_a_living_top() -> None:
         one.live = False
         heap.left()
     assert len(heap._items) < 100
+
+
+def test_a_stack_hands_out_the_newest_of_the_living() -> None:
+    stack, rng = EntryStack(), Random(3)
+    living: list[Entry] = []
+    for number in range(2000):
+        if living and rng.random() < 0.5:
+            gone = living.pop(rng.randrange(len(living)))
+            gone.live = False
+            stack.left()
+        else:
+            living.append(entry(number))
+            stack.push(living[-1])
+        assert stack.living == len(living)
+        assert stack.peek() is (living[-1] if living else None)
+    assert len(stack._items) <= 2 * len(living) + 64
+    for one in living:
+        one.live = False
+        stack.left()
+    assert stack.peek() is None
+
+
+def test_dead_entries_do_not_pile_up_in_a_stack() -> None:
+    stack = EntryStack()
+    for number in range(10_000):
+        one = entry(number)
+        stack.push(one)
+        one.live = False
+        stack.left()
+    assert len(stack._items) < 100
