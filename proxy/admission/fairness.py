@@ -23,22 +23,22 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum
 from math import inf, log2
+from typing import Final
 
 from proxy.admission.entries import SLACK, Entry, EntryHeap
 
-HALF_LIFE_S = 60.0
-FLOWS_MAX = 10_000  # flows remembered per class; as many as tenants that a trusted proxy may name
-EVICTION_SCAN = 4
-NEGLIGIBLE = 60.0  # 2^-60 of the new charge: lost in the rounding of a float
+HALF_LIFE_S: Final = 60.0
+FLOWS_MAX: Final = 10_000  # flows remembered per class; as many as tenants that a trusted proxy may name
+EVICTION_SCAN: Final = 4
+NEGLIGIBLE: Final = 60.0  # 2^-60 of the new charge: lost in the rounding of a float
 
 
-class Place(Enum):
-    NONE = 0
-    READY = 1
-    CAPPED = 2
-    PARKED = 3
+# Where a line is. Plain numbers, which cost nothing when compiled: each decision asks many times.
+NOWHERE: Final = 0
+READY: Final = 1
+CAPPED: Final = 2
+PARKED: Final = 3
 
 
 class Flow:
@@ -66,7 +66,7 @@ class Line:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.heap = EntryHeap()
-        self.place = Place.NONE
+        self.place = NOWHERE
         self.debt = -inf
         self.arrived_s = 0.0
         self.number = 0
@@ -102,8 +102,8 @@ class Ranking:
         self._lines[at:at] = (line,)  # moves the rest in one go, which `insert` does not
 
     def remove(self, line: Line) -> None:
-        at = self._find(line)
-        if at > self._first:
+        if self._lines[self._first] is not line:
+            at = self._find(line)
             del self._debts[at], self._lines[at]
             return
         self._first += 1
@@ -167,8 +167,8 @@ class FairQueue:
         self.cost += entry.cost
         line = flow.lines.setdefault(entry.lane, Line(flow))
         line.heap.push(entry.urgency_s, entry)
-        if line.place is Place.NONE:
-            self._rank(entry.lane, line, Place.READY)
+        if line.place == NOWHERE:
+            self._rank(entry.lane, line, READY)
 
     def left(self, entry: Entry) -> None:
         """The entry, already marked dead, leaves its line."""
@@ -196,13 +196,13 @@ class FairQueue:
         while (line := self._least(lane.ready)) is not None:
             if not over_cap(line.flow.tenant):
                 return line.heap.peek()
-            self._rank(lane_key, line, Place.CAPPED)
+            self._rank(lane_key, line, CAPPED)
         capped = self._least(lane.capped)
         return None if capped is None else capped.heap.peek()
 
     def eligible(self, entry: Entry) -> bool:
         """True unless the entry's line is parked."""
-        return self._flows[entry.ticket.tenant].lines[entry.lane].place is not Place.PARKED
+        return self._flows[entry.ticket.tenant].lines[entry.lane].place != PARKED
 
     def has_ready(self, lane_key: str) -> bool:
         """True if some line of this lane could go."""
@@ -211,28 +211,28 @@ class FairQueue:
 
     def park(self, entry: Entry) -> None:
         """The entry's line cannot go until it is woken."""
-        self._rank(entry.lane, self._flows[entry.ticket.tenant].lines[entry.lane], Place.PARKED)
+        self._rank(entry.lane, self._flows[entry.ticket.tenant].lines[entry.lane], PARKED)
 
     def wake(self, tenant: str) -> None:
         """A seat of this tenant is free again: its capped and parked lines are ready."""
         flow = self._flows.get(tenant)
         if flow is not None:
             for lane_key, line in flow.lines.items():
-                if line.place is not Place.READY:
-                    self._rank(lane_key, line, Place.READY)
+                if line.place != READY:
+                    self._rank(lane_key, line, READY)
 
     def wake_lane(self, lane_key: str) -> None:
         """Parked lines of one lane are ready again."""
         lane = self._lanes.get(lane_key)
         if lane is not None:
             for line in list(lane.parked.values()):
-                self._rank(lane_key, line, Place.READY)
+                self._rank(lane_key, line, READY)
 
     def uncap(self) -> None:
         """Shares may have changed: capped lines are judged again."""
         for lane_key, lane in self._lanes.items():
             while (line := self._least(lane.capped)) is not None:
-                self._rank(lane_key, line, Place.READY)
+                self._rank(lane_key, line, READY)
 
     def charge(self, tenant: str, cost: float, now: float) -> None:
         """The flow is served now."""
@@ -264,7 +264,7 @@ class FairQueue:
         flow.debt = _add(flow.debt, cost / flow.weight, charged_s / self._half_life_s)
         if cost < 0 and flow.waiting:
             for lane_key, line in flow.lines.items():
-                if line.place is not Place.PARKED:
+                if line.place != PARKED:
                     self._rank(lane_key, line, line.place)
 
     def adopt(self, other: FairQueue) -> None:
@@ -302,24 +302,24 @@ class FairQueue:
         tops = [line.flow.debt for lane in self._lanes.values() if (line := self._least(lane.ready))]
         return min(tops) if tops else self._served.debt
 
-    def _rank(self, lane_key: str, line: Line, place: Place) -> None:
+    def _rank(self, lane_key: str, line: Line, place: int) -> None:
         """Put the line where it belongs now."""
         lane = self._lanes.get(lane_key)
         if lane is None:
             lane = self._lanes[lane_key] = Lane()
         self._leave(lane, line)
         line.place = place
-        if place is Place.PARKED:
+        if place == PARKED:
             lane.parked[line.flow.tenant] = line
         else:
-            (lane.ready if place is Place.READY else lane.capped).add(line)
+            (lane.ready if place == READY else lane.capped).add(line)
 
     def _leave(self, lane: Lane, line: Line) -> None:
-        place, line.place = line.place, Place.NONE
-        if place is Place.PARKED:
+        place, line.place = line.place, NOWHERE
+        if place == PARKED:
             del lane.parked[line.flow.tenant]
-        elif place is not Place.NONE:
-            (lane.ready if place is Place.READY else lane.capped).remove(line)
+        elif place != NOWHERE:
+            (lane.ready if place == READY else lane.capped).remove(line)
 
     def _least(self, ranking: Ranking) -> Line | None:
         """The line with the least debt; those that are outdated are ranked again once they are the least."""
