@@ -45,7 +45,7 @@ class Phase(StrEnum):
 
 
 # Makes a NamedTuple of one tuple: its own constructor is a Python function and costs three times as much.
-new_tuple = tuple.__new__
+new_tuple: Final = tuple.__new__
 
 
 class Work(StrEnum):
@@ -57,11 +57,20 @@ class Work(StrEnum):
     LIGHT = "light"  # tokenize and the like: no permit, no ledger
 
 
+GENERATE: Final = Work.GENERATE  # compiled, a constant is at hand; a member of an enumeration is looked up by name
+
+
 class TicketState(StrEnum):
     NEW = "new"
     QUEUED = "queued"
     RUNNING = "running"
     ENDED = "ended"
+
+
+NEW: Final = TicketState.NEW
+QUEUED: Final = TicketState.QUEUED
+RUNNING: Final = TicketState.RUNNING
+ENDED: Final = TicketState.ENDED
 
 
 class Failure(StrEnum):
@@ -151,7 +160,7 @@ class Ticket:
         self.work, self.streaming, self.estimate, self.body_bytes = work, streaming, estimate, body_bytes
         self.arrived_s, self.deadline_s, self.retryable = arrived_s, deadline_s, retryable
         self.prefix_hash, self.client = prefix_hash, client
-        self.state, self.upstream, self.tried, self.first_token_s = TicketState.NEW, "", (), None
+        self.state, self.upstream, self.tried, self.first_token_s = NEW, "", (), None
         self.expires_s = self.dispatched_s = self.reserved_tokens = self.cost = 0.0
         self.generated_tokens = self.epoch = 0
 
@@ -204,8 +213,7 @@ class Telemetry:
     engine: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A change of an upstream's limit, with its reason (one word of the sizer's closed set)."""
 
     upstream: str

@@ -19,25 +19,26 @@ than its share in flight: it goes only when no ready line waits) or parked (it c
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum
-from heapq import heapify, heappop, heappush
 from math import inf, log2
+from typing import Final
 
 from proxy.admission.entries import SLACK, Entry, EntryHeap
 
-HALF_LIFE_S = 60.0
-FLOWS_MAX = 10_000  # flows remembered per class; as many as tenants that a trusted proxy may name
-EVICTION_SCAN = 4
-NEGLIGIBLE = 60.0  # 2^-60 of the new charge: lost in the rounding of a float
+HALF_LIFE_S: Final = 60.0
+FLOWS_MAX: Final = 10_000  # flows remembered per class; as many as tenants that a trusted proxy may name
+EVICTION_SCAN: Final = 4
+NEGLIGIBLE: Final = 60.0  # 2^-60 of the new charge: lost in the rounding of a float
 
 
-class Place(Enum):
-    NONE = 0
-    READY = 1
-    CAPPED = 2
-    PARKED = 3
+# Where a line is. Plain numbers, which cost nothing when compiled: each decision asks many times.
+NOWHERE: Final = 0
+READY: Final = 1
+CAPPED: Final = 2
+PARKED: Final = 3
 
 
 class Flow:
@@ -58,30 +59,81 @@ class Flow:
 
 
 class Line:
-    """The tickets of one flow in one lane. `stamp` tells which of its entries in a lane's heap is the valid one."""
+    """The tickets of one flow in one lane, and by what it is ranked: debt, arrival and number of its head back then."""
 
-    __slots__ = ("flow", "heap", "place", "stamp")
+    __slots__ = ("arrived_s", "debt", "flow", "heap", "number", "place")
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.heap = EntryHeap()
-        self.place = Place.NONE
-        self.stamp = 0
+        self.place = NOWHERE
+        self.debt = -inf
+        self.arrived_s = 0.0
+        self.number = 0
 
 
-_Ranked = tuple[float, float, int, int, Line]  # debt, arrival of the head, number of the head, stamp, line
+class Ranking:
+    """Lines by debt, then by arrival and number of the head, least first.
+
+    The debts stand side by side in an array, and a line finds its place by them alone: thousands of lines lie all over
+    the memory, and a heap waits for dozens of them at every step. What moves to make room is one piece of it.
+    """
+
+    __slots__ = ("_debts", "_first", "_lines")
+
+    def __init__(self) -> None:
+        self._debts = array("d")
+        self._lines: list[Line] = []
+        self._first = 0  # those before it are gone
+
+    def __len__(self) -> int:
+        return len(self._lines) - self._first
+
+    def least(self) -> Line | None:
+        return self._lines[self._first] if self._first < len(self._lines) else None
+
+    def add(self, line: Line) -> None:
+        """Rank the line as it stands now."""
+        head = line.heap.peek()
+        assert head is not None, "a ranked line has a ticket"
+        line.debt, line.arrived_s, line.number = line.flow.debt, head.ticket.arrived_s, head.number
+        at = self._find(line)
+        self._debts.insert(at, line.debt)
+        self._lines[at:at] = (line,)  # moves the rest in one go, which `insert` does not
+
+    def remove(self, line: Line) -> None:
+        if self._lines[self._first] is not line:
+            at = self._find(line)
+            del self._debts[at], self._lines[at]
+            return
+        self._first += 1
+        if self._first == SLACK:
+            del self._debts[:SLACK], self._lines[:SLACK]
+            self._first = 0
+
+    def _find(self, line: Line) -> int:
+        """Where the line stands, or belongs."""
+        debt, debts, lines = line.debt, self._debts, self._lines
+        at = bisect_left(debts, debt, self._first)
+        if at < len(lines) and debts[at] == debt and lines[at] is not line:
+            ends = bisect_right(debts, debt, at)
+            at = bisect_left(lines, (line.arrived_s, line.number), at, ends, key=_age)
+        return at
+
+
+def _age(line: Line) -> tuple[float, int]:
+    return line.arrived_s, line.number
 
 
 class Lane:
     """The lines of one class that wait for the same upstreams."""
 
-    __slots__ = ("capped", "parked", "ranked", "ready")
+    __slots__ = ("capped", "parked", "ready")
 
     def __init__(self) -> None:
-        self.ready: list[_Ranked] = []
-        self.capped: list[_Ranked] = []
+        self.ready = Ranking()
+        self.capped = Ranking()
         self.parked: dict[str, Line] = {}
-        self.ranked = 0  # lines that are ready or capped
 
 
 class FairQueue:
@@ -115,8 +167,8 @@ class FairQueue:
         self.cost += entry.cost
         line = flow.lines.setdefault(entry.lane, Line(flow))
         line.heap.push(entry.urgency_s, entry)
-        if line.place is Place.NONE:
-            self._rank(entry.lane, line, Place.READY)
+        if line.place == NOWHERE:
+            self._rank(entry.lane, line, READY)
 
     def left(self, entry: Entry) -> None:
         """The entry, already marked dead, leaves its line."""
@@ -128,7 +180,7 @@ class FairQueue:
         self.waiting -= 1
         self.cost -= entry.cost
         if line.heap.living == 0:
-            self._leave(entry.lane, line)
+            self._leave(self._lanes[entry.lane], line)
             del flow.lines[entry.lane]
         if flow.waiting == 0:
             flow.cost = 0.0
@@ -141,46 +193,46 @@ class FairQueue:
         lane = self._lanes.get(lane_key)
         if lane is None:
             return None
-        while (line := self._least(lane.ready, Place.READY)) is not None:
+        while (line := self._least(lane.ready)) is not None:
             if not over_cap(line.flow.tenant):
                 return line.heap.peek()
-            self._rank(lane_key, line, Place.CAPPED)
-        capped = self._least(lane.capped, Place.CAPPED)
+            self._rank(lane_key, line, CAPPED)
+        capped = self._least(lane.capped)
         return None if capped is None else capped.heap.peek()
 
     def eligible(self, entry: Entry) -> bool:
         """True unless the entry's line is parked."""
-        return self._flows[entry.ticket.tenant].lines[entry.lane].place is not Place.PARKED
+        return self._flows[entry.ticket.tenant].lines[entry.lane].place != PARKED
 
     def has_ready(self, lane_key: str) -> bool:
         """True if some line of this lane could go."""
         lane = self._lanes.get(lane_key)
-        return lane is not None and lane.ranked > 0
+        return lane is not None and (len(lane.ready) > 0 or len(lane.capped) > 0)
 
     def park(self, entry: Entry) -> None:
         """The entry's line cannot go until it is woken."""
-        self._rank(entry.lane, self._flows[entry.ticket.tenant].lines[entry.lane], Place.PARKED)
+        self._rank(entry.lane, self._flows[entry.ticket.tenant].lines[entry.lane], PARKED)
 
     def wake(self, tenant: str) -> None:
         """A seat of this tenant is free again: its capped and parked lines are ready."""
         flow = self._flows.get(tenant)
         if flow is not None:
             for lane_key, line in flow.lines.items():
-                if line.place is not Place.READY:
-                    self._rank(lane_key, line, Place.READY)
+                if line.place != READY:
+                    self._rank(lane_key, line, READY)
 
     def wake_lane(self, lane_key: str) -> None:
         """Parked lines of one lane are ready again."""
         lane = self._lanes.get(lane_key)
         if lane is not None:
             for line in list(lane.parked.values()):
-                self._rank(lane_key, line, Place.READY)
+                self._rank(lane_key, line, READY)
 
     def uncap(self) -> None:
         """Shares may have changed: capped lines are judged again."""
         for lane_key, lane in self._lanes.items():
-            while (line := self._least(lane.capped, Place.CAPPED)) is not None:
-                self._rank(lane_key, line, Place.READY)
+            while (line := self._least(lane.capped)) is not None:
+                self._rank(lane_key, line, READY)
 
     def charge(self, tenant: str, cost: float, now: float) -> None:
         """The flow is served now."""
@@ -212,7 +264,7 @@ class FairQueue:
         flow.debt = _add(flow.debt, cost / flow.weight, charged_s / self._half_life_s)
         if cost < 0 and flow.waiting:
             for lane_key, line in flow.lines.items():
-                if line.place is not Place.PARKED:
+                if line.place != PARKED:
                     self._rank(lane_key, line, line.place)
 
     def adopt(self, other: FairQueue) -> None:
@@ -247,48 +299,37 @@ class FairQueue:
                 self._flows.move_to_end(flow.tenant)
 
     def _floor(self) -> float:
-        tops = [line.flow.debt for lane in self._lanes.values() if (line := self._least(lane.ready, Place.READY))]
+        tops = [line.flow.debt for lane in self._lanes.values() if (line := self._least(lane.ready))]
         return min(tops) if tops else self._served.debt
 
-    def _rank(self, lane_key: str, line: Line, place: Place) -> None:
-        """Put the line where it belongs now; what a heap still holds of it is void."""
-        lane = self._lanes.setdefault(lane_key, Lane())
-        self._leave(lane_key, line)
+    def _rank(self, lane_key: str, line: Line, place: int) -> None:
+        """Put the line where it belongs now."""
+        lane = self._lanes.get(lane_key)
+        if lane is None:
+            lane = self._lanes[lane_key] = Lane()
+        self._leave(lane, line)
         line.place = place
-        if place is Place.PARKED:
+        if place == PARKED:
             lane.parked[line.flow.tenant] = line
-            return
-        head = line.heap.peek()
-        assert head is not None, "a ranked line has a ticket"
-        heap = lane.ready if place is Place.READY else lane.capped
-        heappush(heap, (line.flow.debt, head.ticket.arrived_s, head.number, line.stamp, line))
-        lane.ranked += 1
-        if len(heap) > 2 * lane.ranked + SLACK:
-            heap[:] = [ranked for ranked in heap if ranked[4].place is place and ranked[4].stamp == ranked[3]]
-            heapify(heap)
+        else:
+            (lane.ready if place == READY else lane.capped).add(line)
 
-    def _leave(self, lane_key: str, line: Line) -> None:
-        lane = self._lanes[lane_key]
-        if line.place is Place.PARKED:
+    def _leave(self, lane: Lane, line: Line) -> None:
+        place, line.place = line.place, NOWHERE
+        if place == PARKED:
             del lane.parked[line.flow.tenant]
-        elif line.place is not Place.NONE:
-            lane.ranked -= 1
-        line.place = Place.NONE
-        line.stamp += 1
+        elif place != NOWHERE:
+            (lane.ready if place == READY else lane.capped).remove(line)
 
-    def _least(self, heap: list[_Ranked], place: Place) -> Line | None:
-        """The line with the least debt: void entries are dropped, outdated ones ranked again."""
-        while heap:
-            debt, _, number, stamp, line = heap[0]
-            if line.place is not place or line.stamp != stamp:
-                heappop(heap)
-                continue
+    def _least(self, ranking: Ranking) -> Line | None:
+        """The line with the least debt; those that are outdated are ranked again once they are the least."""
+        while (line := ranking.least()) is not None:
             head = line.heap.peek()
             assert head is not None, "a ranked line has a ticket"
-            if line.flow.debt == debt and head.number == number:
+            if line.flow.debt == line.debt and head.number == line.number:
                 return line
-            heappop(heap)
-            heappush(heap, (line.flow.debt, head.ticket.arrived_s, head.number, stamp, line))
+            ranking.remove(line)
+            ranking.add(line)
         return None
 
 

@@ -78,7 +78,10 @@ class Ledger:
         self._apart_since_s: float | None = None
         self._mean_prompt = DriftingMean(float(PRIOR), 0.01)
         self._shifts = 0
-        self._sized: tuple[str, int, int | None] | None = None  # whose size is known, until something is learnt
+        self._sized = False  # the size of what was asked last is known, until something is learnt
+        self._asked_tenant = ""
+        self._asked_prompt = 0
+        self._asked_cap: int | None = None
         self.lessons = 0  # how often something was learnt that changes sizes
         self._size = Size(0, 0, 0)
 
@@ -143,14 +146,15 @@ class Ledger:
 
     def size(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> Size:
         """Expected tokens of a request. One decision asks several times, so the last answer is kept."""
-        asked = (tenant, prompt_tokens, output_cap)
-        if asked != self._sized:
+        same = prompt_tokens == self._asked_prompt and output_cap == self._asked_cap and tenant == self._asked_tenant
+        if not (same and self._sized):
             prompts = self.prompts
             prompt = round(prompt_tokens * prompts.ratio)
             cached_share = prompts.cached_share
             uncached = round(prompt * (1 - cached_share)) if cached_share else prompt
             self._size = new_tuple(Size, (prompt, uncached, self.lengths.remaining(tenant, 0, output_cap)))
-            self._sized = asked
+            self._asked_tenant, self._asked_prompt, self._asked_cap = tenant, prompt_tokens, output_cap
+            self._sized = True
         return self._size
 
     def fits(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> bool:
@@ -204,14 +208,14 @@ class Ledger:
         entry = self._entries.pop(ticket_id)
         self._book(entry, -1)
         if usage is not None:
-            self._sized = None
+            self._sized = False
             self.lessons += 1
             self.lengths.ended(entry.tenant, usage.completion_tokens, entry.mix)
             self.prompts.learn(entry.estimate, usage.prompt_tokens, usage.cached_tokens)
 
     def counted(self, ticket_id: int, prompt_tokens: int, at_least: bool) -> None:
         """The engine refused a booked request and told the size of its prompt, or a bound that it exceeds."""
-        self._sized = None
+        self._sized = False
         self.lessons += 1
         self.prompts.counted(self._entries[ticket_id].estimate, prompt_tokens, at_least)
 

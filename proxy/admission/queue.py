@@ -21,18 +21,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import NamedTuple
+from typing import Final
 
 from proxy.admission.entries import Entry, EntryHeap
 from proxy.admission.fairness import FairQueue
 from proxy.types import Ticket
 
-ACTIVE_S = 60.0
-SMALL_LIMIT = 16
-AGING_EVERY = 10  # dispatches, of which one may be a promotion
-MEAN_GAIN = 0.05
-QUANTUM_MEANS_MAX = 4.0
-LAG_MEAN_COSTS_MAX = 10.0  # what a class may be owed: one that could not run must not flood the rest afterwards
+ACTIVE_S: Final = 60.0
+SMALL_LIMIT: Final = 16
+AGING_EVERY: Final = 10  # dispatches, of which one may be a promotion
+MEAN_GAIN: Final = 0.05
+QUANTUM_MEANS_MAX: Final = 4.0
+LAG_MEAN_COSTS_MAX: Final = 10.0  # what a class may be owed: one that could not run must not flood the rest afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,13 @@ class QueueConfig:
     tenant_share: float = 0.5
 
 
-class Choice(NamedTuple):
+class Choice:
     """The ticket that goes next. `band`: the class it is served with; `owed`: under its floor, so not held back."""
 
-    entry: Entry
-    band: int
-    owed: bool
+    __slots__ = ("band", "entry", "owed")
+
+    def __init__(self, entry: Entry, band: int, owed: bool) -> None:
+        self.entry, self.band, self.owed = entry, band, owed
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ class AdmissionQueue:
         self.fair = [FairQueue() for _ in classes]
         self._standing = [_Standing() for _ in classes]
         self._floors = [(index, config.floor) for index, config in enumerate(classes) if config.floor]
-        self._aged: dict[tuple[str, int], EntryHeap] = {}
+        self._aged: list[dict[str, EntryHeap]] = [{} for _ in classes]  # by class and lane
         self._allowed = [(-1, -inf, 0) for _ in classes]  # by class: for which limit, until when, how many seats
         self._mean_cost = 0.0
         self._unpromoted = 0  # dispatches since the last promotion
@@ -109,7 +110,10 @@ class AdmissionQueue:
         self.fair[index].push(entry, weight)
         self._arrived(self._standing[index], now)
         if index > 0:
-            self._aged.setdefault((entry.lane, index), EntryHeap()).push(entry.aged_s, entry)
+            aged = self._aged[index].get(entry.lane)
+            if aged is None:
+                aged = self._aged[index][entry.lane] = EntryHeap()
+            aged.push(entry.aged_s, entry)
 
     def _arrived(self, own: _Standing, now: float) -> None:
         if now - own.active_s > ACTIVE_S:  # it was not active: those below may fill less from now on
@@ -121,10 +125,11 @@ class AdmissionQueue:
         entry.live = False
         self.waiting -= 1
         index = entry.ticket.class_index
-        self.fair[index].left(entry)
+        fair = self.fair[index]
+        fair.left(entry)
         if index > 0:
-            self._aged[entry.lane, index].left()
-        if self.fair[index].waiting == 0:
+            self._aged[index][entry.lane].left()
+        if fair.waiting == 0:
             self._standing[index].lag = min(0.0, self._standing[index].lag)
 
     def choose(self, lane: str, now: float, over_cap: Callable[[str], bool]) -> Choice | None:
@@ -246,10 +251,11 @@ class AdmissionQueue:
 
     def _aged_below(self, lane: str, index: int, now: float) -> Choice | None:
         """The oldest ticket of the class below, if it has waited long enough and promotions are left."""
-        heap = self._aged.get((lane, index + 1))
         below = index + 1
-        due = heap is not None and not self.classes[below].floor and self._unpromoted >= AGING_EVERY - 1
-        entry = heap.peek() if due and heap is not None else None
+        if self._unpromoted < AGING_EVERY - 1 or below == len(self.classes) or self.classes[below].floor:
+            return None
+        heap = self._aged[below].get(lane)
+        entry = heap.peek() if heap is not None else None
         if entry is None or entry.aged_s > now or not self.fair[below].eligible(entry):
             return None
         return Choice(entry, index, owed=False)

@@ -10,17 +10,17 @@ newest ticket of the lowest class below the newcomer.
 from __future__ import annotations
 
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.admission.tenants import Tenant
 from proxy.dispatcher.board import Board, Job
 from proxy.dispatcher.pool import Lane, Pool
 from proxy.types import Outcome, Ticket
 
-PATIENCE = 0.9
-SPREAD = 0.2
+PATIENCE: Final = 0.9
+SPREAD: Final = 0.2
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
-UNKNOWN_RATE_S = 5.0
+UNKNOWN_RATE_S: Final = 5.0
 
 
 class Refusal(NamedTuple):

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Final
 
-from proxy.admission.entries import Entry, EntryHeap
+from proxy.admission.entries import Entry, EntryHeap, EntryStack
 from proxy.admission.queue import Choice
 from proxy.admission.tenants import Tenant, TenantBook
 from proxy.dispatcher.config import DispatcherConfig
 from proxy.dispatcher.permits import Permit
 from proxy.dispatcher.pool import Lane, Pool, group, lane_key
 from proxy.dispatcher.station import Station
-from proxy.types import Step, Ticket, TicketState, Usage, Work
+from proxy.types import ENDED, QUEUED, RUNNING, Step, Ticket, Usage, Work
 
-NOBODY: frozenset[str] = frozenset()
+NOBODY: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(slots=True, eq=False, init=False)
@@ -147,11 +148,11 @@ class Board:
             key = "!".join((key, *sorted(job.excluded)))
             lane.second_tries[key] = lane.second_tries.get(key, 0) + 1
         entry = job.entry = Entry(ticket, key, lane.stations[0].cost(ticket), first)
-        ticket.state = TicketState.QUEUED
+        ticket.state = QUEUED
         self.waiting[ticket.class_index] += 1
         self.expiry.push(ticket.expires_s, entry)
         self.oldest[ticket.class_index].push(ticket.arrived_s, entry)
-        self.newest[ticket.class_index].push(-entry.number, entry)
+        self.newest[ticket.class_index].push(entry)
         job.tenant.queue(ticket.class_index, 1)
         job.pool.waits(entry, job.tenant.config.weight, now)
         return entry
@@ -207,7 +208,7 @@ class Board:
     def end(self, job: Job) -> None:
         """The job is over: it neither waits nor runs."""
         assert job.entry is None and job.permit is None, "an ended job holds nothing"
-        job.ticket.state = TicketState.ENDED
+        job.ticket.state = ENDED
         del self.jobs[job.ticket.id]
 
     def job_of(self, entry: Entry) -> Job:
@@ -256,7 +257,7 @@ class Board:
     def _seat(self, job: Job, station: Station, cost: float, owed: bool, now: float) -> None:
         ticket, tenant = job.ticket, job.tenant
         job.permit, job.station = station.grant(ticket, cost, owed, now), station
-        ticket.state = TicketState.RUNNING
+        ticket.state = RUNNING
         tenant.in_flight += 1
         job.pool.runs(ticket.tenant, tenant.config.weight)
         self.granted += 1
@@ -273,4 +274,4 @@ class Board:
         self.waiting = [0] * len(self.config.classes)
         self.expiry = EntryHeap()
         self.oldest = [EntryHeap() for _ in self.config.classes]
-        self.newest = [EntryHeap() for _ in self.config.classes]
+        self.newest = [EntryStack() for _ in self.config.classes]

@@ -203,7 +203,8 @@ class Dispatcher:
                     share = min(1.0, eligible[lane.key] / duration_s)
                     shares[station.name] = max(shares.get(station.name, 0.0), share)
         for name, station in self._board.stations.items():
-            self._desk.step(*station.tick(now, readings.get(name, Reading()), shares.get(name, 0.0)))
+            for step in station.tick(now, readings.get(name, Reading()), shares.get(name, 0.0)):
+                self._desk.step(step)
         self._desk.pump_all(now)
         return self._desk.end()
 
@@ -285,7 +286,8 @@ class Dispatcher:
             names.index(old.name) if old.name in names else min(rank, len(names) - 1)
             for rank, old in enumerate(self._board.config.classes)
         ]
-        self._desk.step(*self._board.reconfigure(config, now))
+        for step in self._board.reconfigure(config, now):
+            self._desk.step(step)
         self._desk.pump.configure(config.policy)
         self._budget.budget = config.retry.budget
         self._desk.settle(lifted, now, class_map)

@@ -9,18 +9,18 @@ from random import Random
 from proxy.admission.queue import Choice
 from proxy.dispatcher.arrivals import Refusal, drain_s, expiry_outcome, full, jittered, on_waiting, reopens_s
 from proxy.dispatcher.board import Board, Job
-from proxy.dispatcher.pump import Pump
+from proxy.dispatcher.pump import Host, Pump
 from proxy.dispatcher.snapshot import RefusalRecord
 from proxy.dispatcher.station import Station
 from proxy.dispatcher.verdicts import Verdict
 from proxy.routing.balance import Policy
 from proxy.routing.breaker import BreakerState
-from proxy.types import NOTHING, Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, Work, new_tuple
+from proxy.types import GENERATE, NOTHING, Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, new_tuple
 
 REMEMBERED = 50  # limit changes and refusals kept for operators
 
 
-class Desk:
+class Desk(Host):
     """The board, the pump, and the decisions of the event at hand."""
 
     def __init__(self, board: Board, policy: Policy, rng: Random, checks: bool, now: float) -> None:
@@ -53,12 +53,11 @@ class Desk:
 
     # -- decisions
 
-    def step(self, *steps: Step | None) -> None:
-        """Take note of limit changes."""
-        for step in steps:
-            if step is not None:
-                self._decisions.steps.append(step)
-                self.steps.append(step)
+    def step(self, step: Step | None) -> None:
+        """Take note of a limit that may have changed."""
+        if step is not None:
+            self._decisions.steps.append(step)
+            self.steps.append(step)
 
     def refuse(self, ticket: Ticket, refusal: Refusal, now: float) -> None:
         """The ticket, which holds nothing, ends here."""
@@ -163,8 +162,8 @@ class Desk:
     def dispatch(self, choice: Choice, station: Station, now: float) -> None:
         ticket = choice.entry.ticket
         self.board.run(self.board.jobs[ticket.id], choice, station, now)
-        assert not self._checks or ticket.work is not Work.GENERATE or station.ledger.within, "a grant fits the memory"
-        self._decisions.dispatches.append(Dispatch(ticket, station.name))
+        assert not self._checks or ticket.work is not GENERATE or station.ledger.within, "a grant fits the memory"
+        self._decisions.dispatches.append(new_tuple(Dispatch, (ticket, station.config.name)))
 
     def expired(self, ticket: Ticket, now: float) -> None:
         """A waiting ticket has run out of time."""

@@ -8,11 +8,12 @@ such prompts are the exception. Where they are the rule, there is nobody to spar
 from __future__ import annotations
 
 from math import inf
+from typing import Final
 
 from proxy.admission.step_model import CHUNK_TOKENS
 
-ELEPHANT_TOKENS = 4 * CHUNK_TOKENS
-COMMON_TOKENS = 2 * CHUNK_TOKENS  # mean prompt from which on they are the rule
+ELEPHANT_TOKENS: Final = 4 * CHUNK_TOKENS
+COMMON_TOKENS: Final = 2 * CHUNK_TOKENS  # mean prompt from which on they are the rule
 
 
 class Elephants:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from proxy.admission.batch_sizer import AdaptiveBatchSizer
-from proxy.types import Ticket, Work
+from proxy.types import GENERATE, Ticket
 
 
 class Block(Enum):
@@ -55,4 +55,4 @@ class Permit:
 def seats_of(ticket: Ticket) -> int:
     """Sequences that the engine runs for this ticket."""
     choices = ticket.estimate.choices
-    return choices if choices > 1 and ticket.work is Work.GENERATE else 1
+    return choices if choices > 1 and ticket.work is GENERATE else 1

@@ -11,19 +11,21 @@ that share an upstream form one pool: one virtual time, one account of floors. U
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp
+from typing import Final
 
 from proxy.admission.entries import Entry
 from proxy.admission.queue import AdmissionQueue, Choice, ClassConfig
 from proxy.dispatcher.station import Station
 from proxy.types import Ticket
 
-CAP_SHARE = 1.5
-RATE_MEMORY_S = 15.0
-RATE_KNOWN_S = 10.0  # of backlog, before a rate is believed
-BACKFILL_SHARE = 0.25
+CAP_SHARE: Final = 1.5
+RATE_MEMORY_S: Final = 15.0
+RATE_KNOWN_S: Final = 10.0  # of backlog, before a rate is believed
+BACKFILL_SHARE: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class Lane:
         self.reservation: Reservation | None = None
         self.sleepers = False  # some line is parked until an upstream frees something
         self.eligible = False
+        self.over_cap: Callable[[str], bool]  # of a tenant; the pool of the lane gives the answer
         self._eligible_s = 0.0
         self._marked_s = now
 
@@ -71,7 +74,11 @@ class Lane:
 
     @property
     def seats(self) -> int:
-        return sum(station.seats for station in self.stations if station.upstream.usable)
+        seats = 0
+        for station in self.stations:
+            if station.upstream.usable:
+                seats += station.seats
+        return seats
 
     def mark(self, eligible: bool, now: float) -> None:
         """From now on tickets that could go are waiting, or not."""
@@ -122,6 +129,8 @@ class Pool:
     def __init__(self, classes: tuple[ClassConfig, ...], lanes: list[Lane]) -> None:
         self.queue = AdmissionQueue(classes)
         self.lanes = {lane.key: lane for lane in lanes}
+        for lane in lanes:
+            lane.over_cap = partial(self.over_cap, lane)
         self.stations = tuple({station.name: station for lane in lanes for station in lane.stations}.values())
         self.cost_rate = Rate()
         self.drain_rate = Rate()

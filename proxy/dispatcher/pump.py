@@ -13,10 +13,10 @@ The chosen head goes to the best upstream that can start it now. If none can:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from random import Random
-from typing import Protocol
 
 from proxy.admission.queue import Choice
 from proxy.dispatcher.permits import Block
@@ -28,13 +28,18 @@ from proxy.types import Ticket
 HELPED = (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED)  # blocks that let others pass, in order of precedence
 
 
-class Host(Protocol):
-    """What the pump asks of the dispatcher and tells it."""
+class Host(ABC):
+    """What the pump asks of the dispatcher and tells it. No protocol: compiled, those are called by name."""
 
+    @abstractmethod
     def excluded(self, ticket: Ticket) -> frozenset[str]: ...
+    @abstractmethod
     def at_bound(self, ticket: Ticket) -> bool: ...
+    @abstractmethod
     def dispatch(self, choice: Choice, station: Station, now: float) -> None: ...
+    @abstractmethod
     def expired(self, ticket: Ticket, now: float) -> None: ...
+    @abstractmethod
     def infeasible(self, ticket: Ticket, now: float) -> None: ...
 
 
@@ -55,18 +60,33 @@ class Pump:
         for lane in lanes:
             for station in lane.stations:
                 station.kept_seats = 0
-            self._reserved(pool, lane, now)
-            self._second_tries(pool, lane, now)
+            if lane.reservation is not None:
+                self._reserved(pool, lane, lane.reservation, now)
+            if lane.second_tries:
+                self._second_tries(pool, lane, now)
+        if len(lanes) == 1:
+            self._from_one(pool, lanes[0], now)
+        else:
+            self._from_many(pool, lanes, now)
+        for lane in lanes:
+            lane.mark(lane.reservation is not None or pool.has_ready(lane), now)
+
+    def _from_one(self, pool: Pool, lane: Lane, now: float) -> None:
+        while lane.has_room:
+            choice = pool.queue.choose(lane.key, now, lane.over_cap)
+            if choice is None or not self.place(pool, lane, choice, now):
+                return
+
+    def _from_many(self, pool: Pool, lanes: Sequence[Lane], now: float) -> None:
         open_lanes = [lane for lane in lanes if lane.has_room]
         while open_lanes:
-            found = [(choice, lane) for lane in open_lanes if (choice := self._choose(pool, lane, now)) is not None]
+            queue = pool.queue
+            found = [(choice, lane) for lane in open_lanes if (choice := queue.choose(lane.key, now, lane.over_cap))]
             if not found:
                 break
             choice, lane = found[0] if len(found) == 1 else min(found, key=partial(_urgency, pool))
             placed = self.place(pool, lane, choice, now)
             open_lanes = [one for _, one in found if one.has_room and (placed or one is not lane)]
-        for lane in lanes:
-            lane.mark(lane.reservation is not None or pool.has_ready(lane), now)
 
     def _second_tries(self, pool: Pool, lane: Lane, now: float) -> None:
         """What an upstream has failed goes first, and keeps nobody else from an upstream that it cannot use itself."""
@@ -74,7 +94,7 @@ class Pump:
             for fair in pool.queue.fair:
                 fair.wake_lane(key)
             while key in lane.second_tries and lane.has_room:
-                choice = pool.queue.choose(key, now, partial(pool.over_cap, lane))
+                choice = pool.queue.choose(key, now, lane.over_cap)
                 if choice is None or not self.place(pool, lane, choice, now):
                     break
 
@@ -119,9 +139,6 @@ class Pump:
             return True
         return False
 
-    def _choose(self, pool: Pool, lane: Lane, now: float) -> Choice | None:
-        return pool.queue.choose(lane.key, now, partial(pool.over_cap, lane))
-
     def _start(self, lane: Lane, choice: Choice, station: Station, now: float) -> None:
         ticket = choice.entry.ticket
         if ticket.deadline_s is not None and now + station.wait_s(ticket) > ticket.deadline_s:
@@ -137,23 +154,21 @@ class Pump:
         ticket = choice.entry.ticket
         excluded = self._host.excluded(ticket)
         reservation = self._binding(pool, lane, choice)
-        blocks: set[Block] = set()
+        blocks: list[Block] = []
         able: list[Station] = []
         for station in lane.stations:
             if station.name in excluded:
                 if station.has_room:
-                    blocks.add(Block.EXCLUDED)
+                    blocks.append(Block.EXCLUDED)
                 continue
             block = self._block(pool, station, choice, reservation, now)
             if block is None:
                 able.append(station)
             elif station.upstream.usable:
-                blocks.add(block)
-        if not able:
-            return None, next(
-                (block for block in (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED) if block in blocks), None
-            )
-        return self._best(able, ticket), None
+                blocks.append(block)
+        if able:
+            return self._best(able, ticket), None
+        return None, next((block for block in HELPED if block in blocks), None)
 
     def _best(self, able: list[Station], ticket: Ticket) -> Station:
         if len(able) == 1:
@@ -185,11 +200,8 @@ class Pump:
         station = min(usable, key=lambda one: one.ledger.reserved_tokens / (one.bound.tokens or 1))
         return Reservation(choice, station, BACKFILL_SHARE * choice.entry.cost)
 
-    def _reserved(self, pool: Pool, lane: Lane, now: float) -> None:
+    def _reserved(self, pool: Pool, lane: Lane, reservation: Reservation, now: float) -> None:
         """Start the head that waits for memory as soon as it fits; forget it if it has left or its upstream has."""
-        reservation = lane.reservation
-        if reservation is None:
-            return
         choice = reservation.choice
         ticket = choice.entry.ticket
         if choice.entry.live and reservation.station.upstream.usable and not self._host.at_bound(ticket):

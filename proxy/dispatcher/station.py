@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from heapq import heappop, heappush
 from math import inf
+from typing import Final
 
 from proxy.admission.batch_sizer import RESTORE_SHARE, AdaptiveBatchSizer, TickInput
 from proxy.admission.ceiling import MemoryBound, resolve, seats_for
@@ -29,12 +30,13 @@ from proxy.dispatcher.elephants import ELEPHANT_TOKENS, Elephants
 from proxy.dispatcher.permits import Block, Permit, seats_of
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.upstream import Upstream
-from proxy.types import Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage, Work
+from proxy.types import GENERATE, Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage
 
-KV_STOP = 0.95
-PREFILL_HELD, PREFILL_ABOVE = 0.65, 2.5  # of the prefill bound, for a class held back and for one above such a class
-HELD_S = 60.0
-ABORT_GRACE_S = 10.0
+KV_STOP: Final = 0.95
+PREFILL_HELD: Final = 0.65  # of the prefill bound, for a class that is held back
+PREFILL_ABOVE: Final = 2.5  # and for one above such a class
+HELD_S: Final = 60.0
+ABORT_GRACE_S: Final = 10.0
 
 
 class Station:
@@ -97,7 +99,7 @@ class Station:
 
     def too_large(self, ticket: Ticket) -> bool:
         """Even a lower bound of the prompt can never fit here."""
-        return ticket.estimate.prompt_floor > self._prompt_max and ticket.work is Work.GENERATE
+        return ticket.estimate.prompt_floor > self._prompt_max and ticket.work is GENERATE
 
     def fresh_telemetry(self, now: float) -> Telemetry | None:
         """What the engine told last, unless it is too old to mean anything."""
@@ -110,7 +112,7 @@ class Station:
         if ticket is self._sized and self._lessons == self.ledger.lessons:
             return self._size  # one decision asks several times
         prompt_tokens, _, output_cap, _ = ticket.estimate
-        if ticket.work is not Work.GENERATE:
+        if ticket.work is not GENERATE:
             self._size = Size(prompt_tokens, prompt_tokens, 0)
         else:
             self._size = self.ledger.size(ticket.tenant, prompt_tokens, output_cap)
@@ -124,7 +126,7 @@ class Station:
 
     def cost_of(self, ticket: Ticket, usage: Usage | None) -> float:
         """What a ticket has cost in the end, as far as is known."""
-        if ticket.work is not Work.GENERATE:
+        if ticket.work is not GENERATE:
             return self.cost(ticket)
         if usage is None:
             return self._prompt_cost * self.size(ticket).uncached + self._output_cost * ticket.generated_tokens
@@ -149,7 +151,7 @@ class Station:
             return Block.HELD_BACK
         if self.telemetry is not None and self._stopped(now):
             return Block.STOPPED
-        if ticket.work is not Work.GENERATE:
+        if ticket.work is not GENERATE:
             return None
         if class_seats < self.seats:
             self._held_at_s = now
@@ -164,7 +166,7 @@ class Station:
         """Start the ticket here: every count goes up together."""
         estimate, ahead_tokens, uncached = ticket.estimate, self.prefill_out_tokens, self.size(ticket)[1]
         seats = 1 if estimate.choices == 1 else seats_of(ticket)
-        generates = ticket.work is Work.GENERATE
+        generates = ticket.work is GENERATE
         visible = generates and ticket.streaming  # its first token tells when its prefill is over
         permit = Permit(ticket, seats, uncached, ahead_tokens, cost, owed, self.sizer, generates, not visible)
         self.permits[ticket.id] = permit
@@ -245,7 +247,7 @@ class Station:
     def tick(self, now: float, reading: Reading, queue_share: float) -> list[Step]:
         """Judge the limit by what was measured since the last tick."""
         for ticket, generated in reading.progress:
-            if ticket.id in self.permits and ticket.work is Work.GENERATE:
+            if ticket.id in self.permits and ticket.work is GENERATE:
                 ticket.generated_tokens = generated
                 self.ledger.progress(ticket.id, generated)
         telemetry = self.fresh_telemetry(now)
@@ -384,7 +386,7 @@ class Station:
                 self._integrate(now)
             self._running -= permit.seats
         ticket = permit.ticket
-        if ticket.work is Work.GENERATE:
+        if ticket.work is GENERATE:
             self.ledger.release(ticket.id, usage)
 
     def _integrate(self, now: float) -> None:

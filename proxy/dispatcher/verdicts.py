@@ -12,9 +12,9 @@ anything of ours or the client's   nothing
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from proxy.types import Failure, Outcome, Sample, Ticket, Usage, Work, new_tuple
+from proxy.types import GENERATE, Failure, Outcome, Sample, Ticket, Usage, new_tuple
 
 
 class Verdict(NamedTuple):
@@ -24,13 +24,13 @@ class Verdict(NamedTuple):
     overload: Failure | None
 
 
-SILENT = Verdict(None, None)
-GOOD = Verdict(True, None)
-MAY_LINGER = frozenset(
+SILENT: Final = Verdict(None, None)
+GOOD: Final = Verdict(True, None)
+MAY_LINGER: Final = frozenset(
     {Outcome.CLIENT_GONE, Outcome.CLIENT_STALLED, Outcome.UPSTREAM_TIMEOUT, Outcome.DEADLINE_EXCEEDED}
     | {Outcome.SHUTTING_DOWN, Outcome.INTERNAL_ERROR}
 )
-SHED_STATUSES = frozenset({429, 503})
+SHED_STATUSES: Final = frozenset({429, 503})
 _ENDINGS = {
     Outcome.SUCCESS: GOOD,
     Outcome.UPSTREAM_ERROR: Verdict(False, Failure.RESET),
@@ -67,7 +67,7 @@ def tokens_used(ticket: Ticket, usage: Usage | None) -> tuple[int, int]:
 
 def lesson_of(ticket: Ticket, usage: Usage | None) -> Usage | None:
     """What the length predictor may learn: reported counts, else the tokens seen; a prompt of 0 teaches nothing."""
-    if ticket.work is not Work.GENERATE:
+    if ticket.work is not GENERATE:
         return None
     if usage is None and ticket.generated_tokens:
         return Usage(completion_tokens=ticket.generated_tokens)

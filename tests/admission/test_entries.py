@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from proxy.admission.entries import Entry, EntryHeap
+import pytest
+
+from proxy.admission.entries import Entry, EntryHeap, EntryStack
 from proxy.types import Ticket, Work, WorkEstimate
 
 
@@ -20,11 +22,12 @@ def test_an_entry_knows_its_urgency_and_when_it_is_old() -> None:
     assert repr(entry(3)) == "Entry(ticket=3, lane=u0, live=True)"
 
 
-def test_order_ties_and_lazy_leaving() -> None:
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0, -0.1])
+def test_order_ties_and_lazy_leaving(slope: float) -> None:
     heap, rng, living = EntryHeap(), Random(3), []
     for number in range(500):
         one = entry(number)
-        key = float(rng.randrange(20))
+        key = float(int(slope * number) + rng.randrange(20))
         heap.push(key, one)
         living.append((key, one.number, one))
     seen = []
@@ -39,6 +42,21 @@ def test_order_ties_and_lazy_leaving() -> None:
     assert len(seen) == 500
 
 
+def test_what_has_gone_from_the_front_is_let_go_of() -> None:
+    heap = EntryHeap()
+    entries = [entry(number) for number in range(3000)]
+    for key, one in enumerate(entries):
+        heap.push(float(key), one)
+    for gone, one in enumerate(entries, 1):
+        assert heap.peek() is one
+        one.live = False
+        heap.left()
+        heap.peek()
+        assert len(heap) - (3000 - gone) <= min(3000 - gone, 1023)
+    heap.push(-1.0, last := entry())
+    assert heap.peek() is last
+
+
 def test_dead_entries_do_not_pile_up_below_a_living_top() -> None:
     heap = EntryHeap()
     heap.push(0.0, entry())
@@ -47,4 +65,34 @@ def test_dead_entries_do_not_pile_up_below_a_living_top() -> None:
         heap.push(1.0, one)
         one.live = False
         heap.left()
-    assert len(heap._items) < 100
+    assert len(heap) < 100
+
+
+def test_a_stack_hands_out_the_newest_of_the_living() -> None:
+    stack, rng = EntryStack(), Random(3)
+    living: list[Entry] = []
+    for number in range(2000):
+        if living and rng.random() < 0.5:
+            gone = living.pop(rng.randrange(len(living)))
+            gone.live = False
+            stack.left()
+        else:
+            living.append(entry(number))
+            stack.push(living[-1])
+        assert stack.living == len(living)
+        assert stack.peek() is (living[-1] if living else None)
+    assert len(stack._items) <= 2 * len(living) + 64
+    for one in living:
+        one.live = False
+        stack.left()
+    assert stack.peek() is None
+
+
+def test_dead_entries_do_not_pile_up_in_a_stack() -> None:
+    stack = EntryStack()
+    for number in range(10_000):
+        one = entry(number)
+        stack.push(one)
+        one.live = False
+        stack.left()
+    assert len(stack._items) < 100

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.admission.entries import Entry
-from proxy.admission.fairness import FairQueue
+from proxy.admission.fairness import FairQueue, Flow, Line, Ranking
 from proxy.types import Ticket, Work, WorkEstimate
 
 LANE = "u0"
@@ -197,7 +197,7 @@ def test_a_changed_weight_counts_from_now_on() -> None:
     assert queue.backlogged_weight == 3.0
 
 
-def test_heaps_do_not_grow_with_flows_that_come_and_go() -> None:
+def test_orders_do_not_grow_with_flows_that_come_and_go() -> None:
     queue = FairQueue()
     fill(queue, 1, a=1.0)
     for _ in range(3000):
@@ -205,7 +205,8 @@ def test_heaps_do_not_grow_with_flows_that_come_and_go() -> None:
         queue.push(one, 1.0)
         queue.charge("b", 0.001, 0.0)
         leave(queue, one)
-    assert len(queue._lanes[LANE].ready) < 200
+    assert len(queue._lanes[LANE].ready) == 1
+    assert len(queue._lanes[LANE].ready._lines) < 100
 
 
 @settings(max_examples=60, deadline=None)
@@ -242,3 +243,25 @@ def test_any_order_of_events_serves_everyone_once(seed: int) -> None:
     while (head := queue.head("u0", never)) is not None:
         leave(queue, waiting.pop(head.ticket.id))
     assert not [one for one in waiting.values() if one.lane == "u0"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((-inf, 0.0, 1.5)), st.integers(0, 2)), min_size=1, max_size=200), st.randoms()
+)
+def test_a_ranking_keeps_its_order_whatever_comes_and_goes(kinds: list[tuple[float, int]], rng: Random) -> None:
+    ranking, model = Ranking(), []
+    for debt, arrived_s in kinds:
+        flow = Flow("a", 1.0)
+        flow.debt = debt
+        line = Line(flow)
+        line.heap.push(0.0, entry("a", float(arrived_s)))
+        ranking.add(line)
+        model.append(line)
+        model.sort(key=lambda one: (one.debt, one.arrived_s, one.number))
+        if rng.random() < 0.3:
+            ranking.remove(model.pop(rng.randrange(len(model))))
+    for line in model:
+        assert ranking.least() is line
+        ranking.remove(line)
+    assert ranking.least() is None
+    assert len(ranking) == 0
