@@ -374,7 +374,10 @@ class AdaptiveBatchSizer:
         return self._sharing.shares if given.engine_total_running else 1
 
     def _hard_bound(self) -> float:
-        return float(min((bound for bound in (self._ceiling, self._config.maximum) if bound is not None), default=inf))
+        ceiling, maximum = self._ceiling, self._config.maximum
+        if ceiling is None:
+            return inf if maximum is None else float(maximum)
+        return float(ceiling if maximum is None or ceiling < maximum else maximum)
 
     def _draining(self, given: TickInput) -> bool:
         """The last relative cut still shows: more run than the limit allows."""
