@@ -18,7 +18,7 @@ SLACK: Final = 64  # dead entries that are never worth a rebuild
 GONE_MAX: Final = 1024  # dead entries that the front of a row may keep: letting go of them takes 0.1 ms
 
 
-_NUMBERS = count()
+_NUMBERS: Final = count()
 
 
 class Entry:

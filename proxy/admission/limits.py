@@ -20,11 +20,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isinf, sqrt
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from proxy.types import Failure
 
-SHARED_STEPS = 64
+SHARED_STEPS: Final = 64
 
 
 class Reason(StrEnum):
@@ -46,7 +46,7 @@ class Reason(StrEnum):
     RECONFIGURED = "reconfigured"
 
 
-FAILURE_REASONS = {
+FAILURE_REASONS: Final = {
     Failure.SHED: Reason.SHED,
     Failure.TIMEOUT: Reason.TIMEOUT,
     Failure.RESET: Reason.RESET,

@@ -9,11 +9,12 @@ afterwards, below zero if need be. Tenants that are not configured are remembere
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Final
 
 from proxy.admission.queue import QueueConfig, TenantConfig
 
-TENANTS_MAX = 10_000
-EVICTION_SCAN = 4
+TENANTS_MAX: Final = 10_000
+EVICTION_SCAN: Final = 4
 
 
 class Bucket:

@@ -37,8 +37,10 @@ def expiry_outcome(ticket: Ticket) -> Outcome:
     return Outcome.DEADLINE_EXCEEDED if own else Outcome.QUEUE_TIMEOUT
 
 
-NO_HOME = Refusal(Outcome.NO_UPSTREAM, "no upstream serves this model")
-TOO_LARGE = Refusal(Outcome.TOO_LARGE_FOR_ENGINE, "the prompt exceeds the context or the memory of every upstream")
+NO_HOME: Final = Refusal(Outcome.NO_UPSTREAM, "no upstream serves this model")
+TOO_LARGE: Final = Refusal(
+    Outcome.TOO_LARGE_FOR_ENGINE, "the prompt exceeds the context or the memory of every upstream"
+)
 
 
 def at_once(ticket: Ticket, lane: Lane, tenant: Tenant, quota_tokens: float, now: float) -> Refusal | None:

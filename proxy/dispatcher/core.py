@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
+from typing import Final
 
 from proxy.admission.queue import Choice
 from proxy.dispatcher.arrivals import NO_HOME, UNKNOWN_RATE_S, Refusal, at_once, drain_s, jittered, quota_tokens
@@ -26,8 +27,8 @@ from proxy.dispatcher.verdicts import GOOD, MAY_LINGER, SILENT, lesson_of, of_en
 from proxy.routing.retry import FINAL_OUTCOME, RULES, RetryBudget, may_retry
 from proxy.types import Decisions, Failure, Outcome, Reading, Telemetry, Ticket, Usage, Work
 
-SHORT = Refusal(Outcome.NO_UPSTREAM, "the proxy is short of open files or ports", UNKNOWN_RATE_S)
-DRAINING = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S)
+SHORT: Final = Refusal(Outcome.NO_UPSTREAM, "the proxy is short of open files or ports", UNKNOWN_RATE_S)
+DRAINING: Final = Refusal(Outcome.SHUTTING_DOWN, "draining", UNKNOWN_RATE_S)
 
 
 class Dispatcher:

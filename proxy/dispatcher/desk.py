@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from random import Random
+from typing import Final
 
 from proxy.admission.queue import Choice
 from proxy.dispatcher.arrivals import Refusal, drain_s, expiry_outcome, full, jittered, on_waiting, reopens_s
@@ -17,7 +18,7 @@ from proxy.routing.balance import Policy
 from proxy.routing.breaker import BreakerState
 from proxy.types import GENERATE, NOTHING, Decisions, Dispatch, Outcome, Refuse, Step, Ticket, TicketState, new_tuple
 
-REMEMBERED = 50  # limit changes and refusals kept for operators
+REMEMBERED: Final = 50  # limit changes and refusals kept for operators
 
 
 class Desk(Host):

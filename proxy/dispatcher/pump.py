@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from random import Random
+from typing import Final
 
 from proxy.admission.queue import Choice
 from proxy.dispatcher.permits import Block
@@ -25,7 +26,8 @@ from proxy.dispatcher.station import Station
 from proxy.routing.balance import Balancer, Candidate, Policy
 from proxy.types import Ticket
 
-HELPED = (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED)  # blocks that let others pass, in order of precedence
+# Blocks that let others pass, in order of precedence.
+HELPED: Final[tuple[Block, ...]] = (Block.MEMORY, Block.ELEPHANT, Block.EXCLUDED)
 
 
 class Host(ABC):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.dispatcher.board import Board
 from proxy.dispatcher.snapshot import ClassSnapshot, RefusalRecord, Snapshot, TenantSnapshot, UpstreamSnapshot
 from proxy.dispatcher.station import Station
 from proxy.types import Step
 
-TOP_TENANTS = 50
+TOP_TENANTS: Final = 50
 
 
 def take(board: Board, steps: tuple[Step, ...], refusals: tuple[RefusalRecord, ...], now: float) -> Snapshot:

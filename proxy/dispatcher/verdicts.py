@@ -31,12 +31,12 @@ MAY_LINGER: Final = frozenset(
     | {Outcome.SHUTTING_DOWN, Outcome.INTERNAL_ERROR}
 )
 SHED_STATUSES: Final = frozenset({429, 503})
-_ENDINGS = {
+_ENDINGS: Final = {
     Outcome.SUCCESS: GOOD,
     Outcome.UPSTREAM_ERROR: Verdict(False, Failure.RESET),
     Outcome.UPSTREAM_TIMEOUT: Verdict(False, Failure.TIMEOUT),
 }
-_FAILURES = {
+_FAILURES: Final = {
     Failure.CONNECT: Verdict(False, None),
     Failure.LOCAL: SILENT,
     Failure.SHED: Verdict(None, Failure.SHED),

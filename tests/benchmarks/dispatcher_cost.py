@@ -17,11 +17,12 @@ from proxy.admission.limits import LimitConfig
 from proxy.admission.queue import ClassConfig
 from proxy.dispatcher import Dispatcher, DispatcherConfig, UpstreamConfig
 from proxy.server.app import GC_THRESHOLDS
-from proxy.types import Decisions, Outcome, Ticket, Usage, Work, WorkEstimate
+from proxy.types import Decisions, Outcome, Reading, Ticket, Usage, Work, WorkEstimate
 
 WAITING = 100_000
 TENANTS = 10_000
 SEATS = 1_000
+TICK_EVENTS = 450  # endings and arrivals of half a second
 CLASSES = (
     ClassConfig("critical", 0.0, 1.0, 256, 30.0),
     ClassConfig("high", 0.15, 0.97, 1_024, 30.0),
@@ -82,6 +83,12 @@ class Bench:
             lambda: self.dispatcher.finished(ticket, Outcome.SUCCESS, usage, self.now, last_token_s=self.now),
         )
 
+    def tick(self) -> None:
+        progress = tuple((ticket, 10) for ticket in self.running)
+        readings = {"u0": Reading(gap_s=0.04 * TICK_EVENTS, tokens=TICK_EVENTS, progress=progress)}
+        self.time("tick", lambda: self.dispatcher.tick(self.now, readings))
+        self.time("expire", lambda: self.dispatcher.expire(self.now))
+
     def cancel(self) -> None:
         _, ticket = self.waiting.popitem()
         self.time("cancelled", lambda: self.dispatcher.cancelled(ticket, self.now))
@@ -98,13 +105,11 @@ def main() -> None:
     for _ in range(5_000):
         bench.arrive()
         bench.cancel()
-    for _ in range(20_000):
+    for number in range(20_000):
         bench.finish()
         bench.arrive()
-    for _ in range(20):
-        bench.now += 0.5
-        bench.time("tick", lambda: bench.dispatcher.tick(bench.now, {}))
-        bench.time("expire", lambda: bench.dispatcher.expire(bench.now))
+        if number % TICK_EVENTS == 0:
+            bench.tick()
     for _ in range(20_000):
         bench.dispatcher.hold_limit("u0", SEATS - 1, bench.now)
         bench.finish("no seat")
