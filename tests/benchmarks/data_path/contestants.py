@@ -37,8 +37,9 @@ admin: {{port: {admin}}}
 upstreams:
   - {{name: engine, url: "http://127.0.0.1:{upstream}", engine: openai, models: [m]}}
 tenants: {{list: [{{name: a, keys: ["sha256:{key}"]}}, {{name: b, keys: []}}, {{name: c, keys: []}}]}}
-log: {{format: json}}
+log: {{format: json, sample_rate: {lines}}}
 """
+UNLOGGED = "unlogged"  # Penstock itself, without log lines: what they cost
 LITELLM = """
 model_list:
   - {{model_name: m, litellm_params: {{model: openai/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}}}
@@ -102,15 +103,23 @@ def contestants(penstock: list[str], beside: list[str], folder: Path, upstream: 
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(nginx).exists():
         raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
-    ports = {"nginx": free_port(), "penstock": free_port()}
+    port = free_port()
+    (folder / "nginx.conf").write_text(NGINX.format(port=port, folder=folder, upstream=upstream), encoding="utf-8")
+    found = {
+        "nginx": Contestant(port, [nginx, "-c", str(folder / "nginx.conf")]),
+        "penstock": ours("penstock", penstock, folder, upstream, 1.0),
+    }
+    for one in beside:
+        name = Path(one).name
+        unlogged = name == UNLOGGED
+        found[name] = ours(name, penstock, folder, upstream, 0.0) if unlogged else PEERS[name](one, folder, upstream)
+    return found
+
+
+def ours(name: str, command: list[str], folder: Path, upstream: int, lines: float) -> Contestant:
+    """Penstock with its defaults; `lines` is the share of requests that get a log line."""
+    port, file = free_port(), folder / f"{name}.yaml"
     key = sha256(KEY.encode()).hexdigest()
-    settings = {"folder": folder, "upstream": upstream, "admin": free_port(), "key": key}
-    (folder / "nginx.conf").write_text(NGINX.format(port=ports["nginx"], **settings), encoding="utf-8")
-    (folder / "penstock.yaml").write_text(PENSTOCK.format(port=ports["penstock"], **settings), encoding="utf-8")
-    return {
-        "nginx": Contestant(ports["nginx"], [nginx, "-c", str(folder / "nginx.conf")]),
-        "penstock": Contestant(
-            ports["penstock"], [*penstock, "serve", "--config", str(folder / "penstock.yaml")]
-        ),
-        **{Path(one).name: PEERS[Path(one).name](one, folder, upstream) for one in beside},
-    }  # fmt: skip
+    text = PENSTOCK.format(port=port, admin=free_port(), upstream=upstream, key=key, lines=lines)
+    file.write_text(text, encoding="utf-8")
+    return Contestant(port, [*command, "serve", "--config", str(file)])
