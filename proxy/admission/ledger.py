@@ -127,10 +127,7 @@ class Ledger:
 
     @property
     def mix(self) -> int:
-        """Number of the present mix of requests: a new one begins when prompts have changed by half or more."""
-        if self._mean_prompt.mean and self._mean_prompt.shifts != self._shifts:
-            self._shifts = self._mean_prompt.shifts
-            self.lengths.shifted()
+        """Number of the present mix of requests."""
         return self.lengths.mix
 
     @property
@@ -143,6 +140,12 @@ class Ledger:
     def output_variation(self) -> float:
         """Coefficient of variation of the output length."""
         return self.lengths.variation
+
+    def tick(self) -> None:
+        """Now and then: a new mix begins when prompts have changed by half or more."""
+        if self._mean_prompt.mean and self._mean_prompt.shifts != self._shifts:
+            self._shifts = self._mean_prompt.shifts
+            self.lengths.shifted()
 
     def size(self, tenant: str, prompt_tokens: int, output_cap: int | None) -> Size:
         """Expected tokens of a request. One decision asks several times, so the last answer is kept."""

@@ -188,8 +188,7 @@ class Rest:
             self._moved_s = now
 
     def tick(self, in_flight: int, seats: int, binding: bool, now: float) -> bool:
-        if not binding or in_flight > 1.05 * seats + 1:
-            self._moved_s = now
+        self._moved_s = now if not binding or in_flight > 1.05 * seats + 1 else self._moved_s
         return now - self._moved_s >= self.SPAN_S
 
 
@@ -370,15 +369,19 @@ class Sharing:
 class Epoch:
     """Number of the present conditions; a request dispatched under an earlier one judges nothing that came after.
 
-    A new one opens when ln kappa has moved by 0.15 since the last, at most every 20 s.
+    One opens when ln kappa has moved by 0.15, at most every 20 s, and again with every further 0.05 within 10 s, when
+    kappa has arrived: who was dispatched on its way judges nothing either.
     """
 
     PAUSE_S = 20.0
+    MOVE_S = 10.0
     KAPPA = 0.15
+    FURTHER = 0.05
 
     def __init__(self, now: float) -> None:
         self.number = 0
         self._since_s = now
+        self._moving_s = -inf  # since when kappa has moved
         self._kappa_log = 0.0
 
     def open(self, now: float) -> None:
@@ -387,8 +390,11 @@ class Epoch:
 
     def follow(self, kappa_log: float, now: float) -> bool:
         """True when a new epoch has opened."""
-        if abs(kappa_log - self._kappa_log) <= self.KAPPA or now - self._since_s < self.PAUSE_S:
+        moved, moving = abs(kappa_log - self._kappa_log), now - self._moving_s <= self.MOVE_S
+        if moved <= (self.FURTHER if moving else self.KAPPA) or not (moving or now - self._since_s >= self.PAUSE_S):
             return False
+        if not moving:
+            self._moving_s = now
         self._kappa_log = kappa_log
         self.open(now)
         return True

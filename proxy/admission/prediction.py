@@ -12,7 +12,9 @@ The mean output counts unfinished requests: short ones end first, and the mean o
 truth during the first generation, while tokens / endings reads several times the truth. The area under the
 Kaplan-Meier curve up to the longest output seen (restricted mean, 1958) is consistent and errs on the low side, which
 is the safe one: it overstates the prefill that each output token drags along. Once three times as many have ended as
-run, a running mean of gain 0.01 takes over, which starts anew when lengths have changed (`DriftingMean`).
+run, a running mean of gain 0.01 takes over, which starts anew when lengths have changed (`DriftingMean`). Outputs that
+end while fewer or more run than before prove no change: after a cut those that end are the long ones, since the short
+ones that would have ended beside them were never started, and during a ramp the short ones end first.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from itertools import accumulate
-from math import log, sqrt
+from math import exp, log, sqrt
 
 PRIOR = 1024
 WINDOW = 128
@@ -30,6 +32,8 @@ FEW = 100
 TENANTS_MAX = 1024
 COHORT_MAX = 1024
 OUTPUT_MIN = 16.0
+GENERATIONS = 2.0  # of requests until what ends is a fair sample again: those of the cut and those after it
+UNEVEN = 0.15  # of what runs; and twice the standard deviation of chance arrivals
 
 
 class _History:
@@ -95,7 +99,7 @@ class DriftingMean:
     than `NEW_MAX` in between the last ones speak for all.
     """
 
-    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square", "add", "shifts")
+    __slots__ = ("_chart", "_count", "_gain", "_last", "_log", "_mean", "_new", "_square", "add", "even", "shifts")
     CHART_GAIN = 0.1
     CHART_MAX = 0.8
     YOUNG = 20
@@ -115,6 +119,7 @@ class DriftingMean:
         self.shifts = 0  # how often the values have changed by half or more
         self._new: deque[float] = deque(maxlen=self.NEW_MAX)
         self.add = self._new.append
+        self.even = True  # the values are a fair sample: others move the mean, but prove no change
 
     @property
     def mean(self) -> float:
@@ -124,7 +129,7 @@ class DriftingMean:
 
     def _take_in(self) -> None:
         """All new values in one go, in local names: at thousands of requests a second this loop is felt."""
-        new = tuple(self._new)
+        new, even = tuple(self._new), self.even
         self._new.clear()
         count, mean, middle, square, chart, last = (
             self._count, self._mean, self._log, self._square, self._chart, self._last,
@@ -139,6 +144,9 @@ class DriftingMean:
             square += gain * (off * off - square)
             last.append(value)
             score = off / sqrt(square if square > least else least)
+            if not even:
+                chart = 0.0
+                continue
             chart += self.CHART_GAIN * ((score if -2.0 < score < 2.0 else 2.0 if score > 0.0 else -2.0) - chart)
             if (chart > most or chart < -most) and count >= self.YOUNG:
                 before, middle = middle, sum([log(max(one, 1.0)) for one in last]) / len(last)
@@ -156,6 +164,8 @@ class LengthPredictor:
         self._mean = DriftingMean(OUTPUT_MIN, 0.01)
         self._cohort: list[int] | None = []  # every output since the start, until the first generation is over
         self._before: _History | None = None  # outputs of the mix before this one
+        self._crowd = 0.0  # how many run, averaged over generations; 0: not known yet
+        self._ends = 0  # since it was last asked
         self.mix = 0  # number of the present mix of requests; each is told of with the one it started under
 
     def remaining(self, tenant: str, generated: int, cap: int | None) -> int:
@@ -177,6 +187,7 @@ class LengthPredictor:
         """Other requests come from now on: their outputs are counted apart from those of the ones still running."""
         self.mix += 1
         self._cohort = []
+        self._crowd = 0.0
         self._before = self._all.copy()
 
     def ended(self, tenant: str, output_tokens: int, mix: int) -> None:
@@ -195,6 +206,7 @@ class LengthPredictor:
                 insort(self._cohort, output_tokens)
         else:
             self._mean.add(output_tokens)
+            self._ends += 1
 
     def mean_tokens(self, live: Collection[int]) -> float:
         """Mean output; `live` are the tokens that unfinished requests of this mix have generated so far."""
@@ -206,7 +218,16 @@ class LengthPredictor:
             self._mean = DriftingMean(mean, 0.01, count)
             if count >= min(100 + 3 * len(live), COHORT_MAX):
                 self._cohort = None
+        else:
+            self._mean.even = self._is_even(max(float(len(live)), 1.0))
         return self._mean.mean
+
+    def _is_even(self, running: float) -> bool:
+        """Have as many run for the last generations, so that what ends is a fair sample?"""
+        crowd = self._crowd or running
+        crowd = self._crowd = running + (crowd - running) * exp(-self._ends / (GENERATIONS * running))
+        self._ends = 0
+        return abs(crowd - running) <= max(UNEVEN * crowd, 2 * sqrt(crowd))
 
     @property
     def variation(self) -> float:

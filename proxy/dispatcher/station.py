@@ -250,6 +250,7 @@ class Station:
             if ticket.id in self.permits and ticket.work is GENERATE:
                 ticket.generated_tokens = generated
                 self.ledger.progress(ticket.id, generated)
+        self.ledger.tick()
         telemetry = self.fresh_telemetry(now)
         if telemetry is not None and telemetry.kv_usage is not None:
             self.ledger.calibrate(telemetry.kv_usage, telemetry.waiting or 0, now)

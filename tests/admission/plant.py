@@ -272,6 +272,7 @@ class Plant:
         duration_s = self.now - self._tick_at
         for request in self.decoding.values():
             self.ledger.progress(request.id, self._generated(request))
+        self.ledger.tick()
         seen = None
         if self.telemetry:
             kv_usage = self._kv / self.engine.kv_tokens
@@ -290,7 +291,7 @@ class Plant:
                 queue_share=self._blocked / duration_s,
                 mean_prompt_tokens=self.ledger.mean_uncached_tokens,
                 mean_output_tokens=self.ledger.mean_output_tokens,
-                mix=self.ledger.lengths.mix,
+                mix=self.ledger.mix,
                 engine=seen,
             )
         )

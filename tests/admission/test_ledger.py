@@ -136,6 +136,8 @@ def test_prompts_of_another_size_begin_a_new_mix(later: int, mix: int) -> None:
     ledger.reserve(1, "t", 100, None)
     for ticket in range(2, 12):
         ledger.reserve(ticket, "t", later, None)
+    assert ledger.mix == 0, "to look changes nothing"
+    ledger.tick()
     assert ledger.mix == mix
     for ticket in range(12, 62):
         ledger.reserve(ticket, "t", later, None)

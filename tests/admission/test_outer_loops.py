@@ -349,8 +349,23 @@ def test_sharing_ends_when_alone_again() -> None:
 
 def test_epoch_opens_on_a_moved_kappa_at_most_every_twenty_seconds() -> None:
     epoch = Epoch(0.0)
-    opened = [
-        epoch.follow(kappa, now) for kappa, now in ((0.3, 10.0), (0.1, 25.0), (0.3, 26.0), (0.5, 30.0), (0.5, 46.0))
-    ]
-    assert opened == [False, False, True, False, True]
+    moves = ((0.3, 10.0), (0.1, 25.0), (0.3, 26.0), (0.3, 37.0), (0.5, 38.0), (0.5, 46.5))
+    assert [epoch.follow(kappa, now) for kappa, now in moves] == [False, False, True, False, False, True]
     assert epoch.number == 2
+
+
+def test_epoch_opens_again_for_ten_seconds_while_the_same_move_goes_on() -> None:
+    epoch = Epoch(0.0)
+    moves = (
+        (0.2, 20.0),
+        (0.24, 21.0),
+        (0.3, 22.0),
+        (0.34, 25.0),
+        (0.36, 30.0),
+        (0.45, 31.0),
+        (0.45, 49.0),
+        (0.2, 50.5),
+    )
+    assert [epoch.follow(kappa, now) for kappa, now in moves] == [
+        True, False, True, False, True, False, False, True,
+    ]  # fmt: skip

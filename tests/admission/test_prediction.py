@@ -113,6 +113,33 @@ def test_outputs_of_a_new_mix_are_counted_apart_and_until_then_expected_like_the
     assert predictor.remaining("b", 0, None) < PRIOR, "what is known of memory is not forgotten"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "generations", "believed"),
+    [
+        (100, 100, 0, True),
+        (100, 92, 0, True),  # chance
+        (100, 60, 0, False),  # a cut: the long ones end
+        (60, 100, 0, False),  # a ramp
+        (100, 60, 4, True),  # which was long ago
+        (8, 5, 0, True),  # so few come and go
+    ],
+)
+def test_longer_outputs_prove_no_change_while_fewer_or_more_run_than_before(
+    before: int, after: int, generations: int, believed: bool
+) -> None:
+    predictor = taught([200, 210, 190, 205] * 200)
+    predictor.mean_tokens([100] * before)  # the first generation is over
+    for running in (before, *[after] * generations):
+        for _ in range(4 * before):
+            predictor.ended("a", 200, 0)
+        predictor.mean_tokens([100] * running)
+    for _ in range(20):
+        predictor.mean_tokens([100] * after)
+        predictor.ended("a", 400, 0)
+    mean = predictor.mean_tokens([100] * after)
+    assert mean == pytest.approx(400, rel=0.02) if believed else 220 < mean < 250
+
+
 def test_cohort_is_bounded() -> None:
     predictor = taught([100] * COHORT_MAX)
     assert predictor.mean_tokens([1] * 5000) < 101
