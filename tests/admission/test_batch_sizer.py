@@ -323,13 +323,13 @@ def test_service_cost_keeps_its_unit() -> None:
     assert rate is not None and rate > 0
 
 
-def test_margin_hears_only_requests_of_this_epoch_that_are_long_enough() -> None:
+def test_margin_hears_only_requests_of_this_epoch_that_have_a_time_per_token() -> None:
     one = sizer()
     ticks([one], 3)  # the limit is what holds requests back
     one.epoch = 2
     for _ in range(100):
         one.observe(generation(0.09, epoch=1), 30.0)
-        one.observe(generation(0.09, epoch=2, output=15), 30.0)
+        one.observe(generation(0.09, epoch=2, output=1), 30.0)
     before = one.state().margin
     for _ in range(6):
         one.observe(generation(0.09, epoch=2), 30.0)
