@@ -85,6 +85,9 @@ class Station:
     @property
     def ceiling_seats(self) -> int | None:
         """Seats that memory holds at the measured sizes; None: unknown."""
+        return self._ceiling_at(self.ledger.mean_output_tokens)
+
+    def _ceiling_at(self, mean_output_tokens: float) -> int | None:
         if self.bound.tokens is None:
             return self.bound.seats
         ledger = self.ledger
@@ -92,7 +95,7 @@ class Station:
             self.bound.tokens,
             self.sizer.kv_factor,
             ledger.mean_prompt_tokens,
-            ledger.mean_output_tokens,
+            mean_output_tokens,
             ledger.output_variation,
         )
         return seats if self.bound.seats is None else min(seats, self.bound.seats)
@@ -270,7 +273,8 @@ class Station:
         running = telemetry.running if telemetry is not None else None
         if running == 0 and self.upstream.in_flight:
             running = None  # a gauge that has not been filled yet
-        ceiling = self.ceiling_seats
+        mean_output_tokens = ledger.mean_output_tokens  # once: it looks at all that run
+        ceiling = self._ceiling_at(mean_output_tokens)
         return TickInput(
             now=now,
             duration_s=duration_s,
@@ -282,7 +286,7 @@ class Station:
             prefill_out_tokens=self.prefill_out_tokens,
             queue_share=queue_share,
             mean_prompt_tokens=ledger.mean_uncached_tokens,
-            mean_output_tokens=ledger.mean_output_tokens,
+            mean_output_tokens=mean_output_tokens,
             mix=ledger.mix,
             kv_limit_seats=None if ceiling is None else float(ceiling),
             engine=telemetry,
