@@ -13,6 +13,7 @@ from dataclasses import replace
 from math import inf
 
 from proxy.admission import outer_loops as outer
+from proxy.admission.engine_cap import EngineCap
 from proxy.admission.limits import (
     FAILURE_REASONS,
     AimdLaw,
@@ -57,7 +58,7 @@ class AdaptiveBatchSizer:
         self._meter = Meter(now)
         self._margin = outer.MarginLoop(target.attainment)
         self._prefill = outer.PrefillLoop()
-        self._cap = outer.EngineCap()
+        self._cap = EngineCap()
         self._memory = outer.MemoryFactor()
         self._peak = outer.Peak()
         self._sharing = outer.Sharing(shared_by)
@@ -161,7 +162,7 @@ class AdaptiveBatchSizer:
         self._binding = wanted and given.in_flight >= BINDING_USE * self.seats
         peak = self._peak.tick(given.in_flight, now)
         self._sharing.tick(given.engine_total_running, given.in_flight, now)
-        self._cap.tick(given.engine, now, self._raised_at_s)
+        self._cap.tick(given.engine, now, self._raised_at_s, given.mean_output_tokens)
         preempted = self._memory.tick(given.engine, now, wanted)
         measure = self._measure(given)
         if self._mix is not None and given.mix != self._mix:

@@ -1,4 +1,4 @@
-"""The slow loops around the limit: margin of the target, prefill tokens, engine cap, memory factor, peak of use.
+"""The slow loops around the limit: margin of the target, prefill tokens, memory factor, peak of use.
 
 margin   m = 1 / (w Q): Q is the 1 - 0.8 (1 - attainment) quantile of latency / (target m at dispatch) over the last
          20 s, or 100 requests; w = 1 + 0.05 (1 - kappa a / T) leaves room for the level itself, which wanders with
@@ -13,9 +13,6 @@ prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dis
          of those who run (flow control on activations, arXiv 2604.11001). Where this bound alone keeps seats empty
          below 0.9 of the aim it grows, up to eight times: a step may bring several tokens (speculative decoding).
          The residual r = TTFT - (outstanding + own prompt) / R - x shows waiting that the model does not explain
-cap      waiting >= max(2, 5 % of running), yet not twice of it (embeddings wait for the next step by the dozen, and
-         run none), in two fresh scrapes with running at rest: cap = running for 30 s, then
-         +5 % per 30 s, and from then on two that wait are enough: a probe ends after two scrapes
 phi      share of KV memory that the future-peak test may promise: * 0.88 on a preemption (recomputed work);
          else per 5 s with requests waiting, 20 s after usage was last 0.92 or more, +2 % below 0.80, else +0.8 %
          (a usage of 0 is a gauge that tells nothing yet); within 0.5..1.3, above 1
@@ -30,12 +27,9 @@ from math import exp, inf, sqrt
 from proxy.admission.step_model import CHUNK_TOKENS, Coefficients
 from proxy.types import Telemetry
 
-FRESH_S = 2.0
 SAMPLES, SPREADS_MAX = 100, 1000
 SCALE_MAX = 0.8
 STEPS_AHEAD, PROMPTS_AHEAD = 2.0, 2.0
-GROWTH = 1.02
-CROWD_MIN = 1 / 3
 
 
 class MarginLoop:
@@ -219,44 +213,6 @@ class Drag:
             return 1.0
         ratio = min(max(self._seen / self._expected, 0.25), 4.0)
         return ratio / (1 + self.DEAD_BAND) if ratio > 1 + self.DEAD_BAND else min(1.0, ratio / (1 - self.DEAD_BAND))
-
-
-class EngineCap:
-    """Learns how many sequences the engine runs at once: more only feed its queue, where order is not ours."""
-
-    HOLD_S = 30.0
-
-    def __init__(self) -> None:
-        self.seats = inf
-        self._raised_at_s = 0.0
-        self._scrape_s = -inf
-        self._strikes = 0
-        self._running = 0
-
-    def tick(self, engine: Telemetry | None, now: float, limit_raised_s: float) -> None:
-        """One scrape counts once, if fresh and read after the limit's last raise.
-
-        While `running` still grows, what waits is a burst of prompts on its way in, not an engine that is full.
-        """
-        if self.seats < inf and now - self._raised_at_s >= self.HOLD_S:
-            self.seats, self._raised_at_s = 1.05 * self.seats, now
-        if engine is None or engine.running is None or engine.waiting is None or engine.at_s <= self._scrape_s:
-            return
-        self._scrape_s = engine.at_s
-        if engine.running < CROWD_MIN * (engine.running + engine.waiting):
-            return  # one pass each, or a burst that has just come: no number of sequences is what they wait for
-        grew, self._running = engine.running > GROWTH * self._running, engine.running
-        if now - engine.at_s > FRESH_S or engine.at_s < limit_raised_s:
-            self._strikes = 0
-            return
-        many = 2.0 if self.seats < inf else max(2.0, 0.05 * engine.running)
-        self._strikes = (1 if grew else self._strikes + 1) if engine.waiting >= many else 0
-        if self._strikes >= 2:
-            self.seats, self._raised_at_s, self._strikes = max(float(engine.running), 1.0), now, 0
-
-    def refused(self, running: float, now: float) -> None:
-        """The engine shed a request while `running` were in flight."""
-        self.seats, self._raised_at_s = max(0.9 * running, 1.0), now
 
 
 class MemoryFactor:

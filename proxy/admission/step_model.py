@@ -5,7 +5,8 @@ the weights once (a) and works for each sequence (b, which also absorbs its KV r
 coefficients of this form fit vLLM and SGLang within a few per cent (inference-sim; Sarathi-Serve, OSDI 2024).
 
 Two time scales. Slow: ridge least squares of x/kappa on (1, n, p), weights exp(-age / 45 s) / x^2, toward the previous
-fit, with 0.2 xmin <= a <= xmin and b, d > 0. Fast: e = ln(x / model) - ln kappa moves ln kappa by 0.35 e if
+fit, with 0.2 x5 <= a <= x5 and b, d > 0; x5 is the 5 % quantile of x/kappa over the last 120 ticks, as the least may
+be a tick whose tokens came late together. Fast: e = ln(x / model) - ln kappa moves ln kappa by 0.35 e if
 |e| > 0.10, else by 0.08 e, |e| clipped at 0.7. So a uniform slowdown (throttling, a noisy neighbour) is followed in a
 few ticks and does not bend the slopes. Sums decay with the time measured, not with the clock: an idle hour forgets
 nothing. A kappa beyond e^1.5 is another engine and moves into the coefficients.
@@ -25,6 +26,7 @@ RIDGE = 2e-3
 KAPPA_LOG_MAX = 1.5
 CHUNK_TOKENS = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
 NOISE = 0.2  # relative; the fit is judged against at least this much spread
+FLOOR_PART = 20
 TICKS_MIN = 3
 FIT_POOR, FIT_GOOD, FIT_TICKS = 0.3, 0.5, 30
 Vector = tuple[float, float, float]
@@ -197,7 +199,8 @@ class StepModel:
         before = (prior.a, prior.b * n_scale, prior.d * p_scale)
         right = [w_y / total, w_ny / total / n_scale, w_py / total / p_scale]
         right = [value + RIDGE * start for value, start in zip(right, before, strict=True)]
-        floor_s = min(level for _, level in self._window)
+        levels = sorted([level for _, level in self._window])
+        floor_s = levels[len(levels) // FLOOR_PART]
         least_b = 1e-3 * floor_s / max(self.running_max, 1.0)
         lowest = (0.2 * floor_s, least_b * n_scale, 1e-6 * floor_s * p_scale)
         a, b, d = solve_bounded(matrix, right, lowest, (floor_s, inf, inf))

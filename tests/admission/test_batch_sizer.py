@@ -172,6 +172,15 @@ def test_waiting_inside_the_engine_caps_the_limit() -> None:
     assert one.seats == 64
 
 
+def test_arrivals_of_a_step_of_short_answers_are_no_engine_cap() -> None:
+    one = sizer(initial=40)
+    told = [
+        reasons(one, moment(float(now), 40, engine=Telemetry(float(now), running=28, waiting=4), mean_output_tokens=18))
+        for now in range(1, 6)
+    ]
+    assert not any(Reason.ENGINE_CAP in reason for reason in told)
+
+
 def test_preemption_cuts_limit_and_memory_factor_and_teaches_nothing() -> None:
     one = sizer(initial=40)
     one.tick(moment(1.0, 40, engine=Telemetry(1.0, preemptions=5)))

@@ -9,7 +9,6 @@ import pytest
 
 from proxy.admission.outer_loops import (
     Drag,
-    EngineCap,
     Epoch,
     FractionalSeat,
     MarginLoop,
@@ -199,31 +198,6 @@ def scrape(at_s: float, running: int | None = 64, waiting: int | None = 10, **mo
 
 
 @pytest.mark.parametrize(
-    ("scrapes", "raised_s", "seats"),
-    [
-        ([scrape(1), scrape(2)], 0.0, 64),
-        ([scrape(1)], 0.0, inf),
-        ([scrape(1), scrape(1)], 0.0, inf),  # the same scrape twice
-        ([scrape(1, waiting=3), scrape(2, waiting=3)], 0.0, inf),  # below 5 %
-        ([scrape(1), scrape(2, waiting=0), scrape(3)], 0.0, inf),
-        ([scrape(1), scrape(2)], 1.5, inf),  # read before the last raise
-        ([scrape(-2), scrape(-1)], -9.0, inf),  # stale
-        ([scrape(1), None, scrape(2, running=None), scrape(3)], 0.0, 64),
-        ([scrape(1, running=4), scrape(2, running=4)], 0.0, inf),  # embeddings: they wait for a step, not for a place
-        ([scrape(1, running=5), scrape(2, running=5)], 0.0, 5),
-        ([scrape(1, running=40), scrape(2, running=70)], 0.0, inf),  # a burst of prompts on its way in
-    ],
-)
-def test_engine_cap_is_learnt_from_two_fresh_scrapes(
-    scrapes: list[Telemetry | None], raised_s: float, seats: float
-) -> None:
-    cap = EngineCap()
-    for now, told in enumerate(scrapes, start=1):
-        cap.tick(told, float(now) + 0.5, raised_s)
-    assert cap.seats == seats
-
-
-@pytest.mark.parametrize(
     ("pressures", "times"),
     [([0.8], 1.1), ([0.95], 1.0), ([1.1], 1.0), ([0.8, 0.8, 0.8, 1.1], 1.1**3 * 0.8), ([0.8] * 99, 8)],
 )
@@ -240,19 +214,6 @@ def test_a_request_costs_its_share_of_the_batch_that_runs_or_will() -> None:
     assert price.cost(None, 100, 50) == pytest.approx(4e-5 * 200)
     for price.running, price.full, batch in ((8.0, 100.0, 100), (120.0, 100.0, 120), (0.0, 0.5, 1)):
         assert price.cost(fit, 100, 50) == pytest.approx(2 * (4e-5 * 100 + (0.01 / batch + 1e-4) * 50))
-
-
-def test_engine_cap_probes_and_falls_back_at_the_first_sign() -> None:
-    cap = EngineCap()
-    cap.refused(80, 0.0)
-    assert cap.seats == 72
-    cap.tick(None, 29.0, 0.0)
-    assert cap.seats == 72
-    cap.tick(None, 30.0, 0.0)
-    assert cap.seats == pytest.approx(75.6)
-    for now in (31.0, 32.0):
-        cap.tick(scrape(now, running=72, waiting=2), now, 0.0)
-    assert cap.seats == 72
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,25 @@ def test_uniform_slowdown_moves_kappa_and_leaves_the_slopes() -> None:
     assert model.step_s(100, 200) == pytest.approx(latency_s(100, 200, 1.5), rel=0.12)
 
 
+def steady(model: StepModel, rng: random.Random, ticks: int) -> None:
+    """Near the floor, a is nine tenths of a step."""
+    for _ in range(ticks):
+        n, p = rng.uniform(8, 14), rng.uniform(0, 40)
+        model.learn(latency_s(n, p) * rng.lognormvariate(0, 0.01), n, p, 0.5)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_short_tick_does_not_pin_the_floor(seed: int) -> None:
+    model, rng = StepModel(), random.Random(seed)
+    steady(model, rng, 100)
+    before = model.coefficients
+    model.learn(0.7 * latency_s(11, 20), 11, 20, 0.5)
+    steady(model, rng, 10)
+    after = model.coefficients
+    assert before is not None and after is not None
+    assert after.a == pytest.approx(before.a, rel=0.05)
+
+
 def test_another_engine_folds_kappa_into_the_fit() -> None:
     model = learned(noise=0.0)
     for _ in range(60):
