@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
+from typing import Final
 
 from proxy.admission import outer_loops as outer
 from proxy.admission.engine_cap import EngineCap
@@ -25,6 +26,7 @@ from proxy.admission.limits import (
     Target,
     law_of,
 )
+from proxy.admission.margin import MarginLoop
 from proxy.admission.measure import Measure, Meter
 from proxy.admission.sizer_state import SizerMemory, SizerState, TickInput
 from proxy.admission.step_model import StepModel
@@ -32,13 +34,13 @@ from proxy.types import Direction, Failure, Sample, Step, Work
 
 __all__ = ["AdaptiveBatchSizer", "SizerMemory", "SizerState", "TickInput"]
 
-BINDING_SHARE = 0.3  # of the tick with a request waiting for a seat
-BINDING_USE = 0.85  # of the limit in flight
-DRAIN_S = 10.0  # a cut relative to L waits for the last one to drain, at most this long
-OUTPUT_MIN = 2  # tokens of a request whose TPOT may judge the margin: one has none
-RESTORE_SHARE = 0.7
-SHARED_WEIGHT = 0.3
-TRUST_TICKS = 8  # a young fit is trusted to twice the largest n seen, an older one to four times
+BINDING_SHARE: Final = 0.3  # of the tick with a request waiting for a seat
+BINDING_USE: Final = 0.85  # of the limit in flight
+DRAIN_S: Final = 10.0  # a cut relative to L waits for the last one to drain, at most this long
+OUTPUT_MIN: Final = 2  # tokens of a request whose TPOT may judge the margin: one has none
+RESTORE_SHARE: Final = 0.7
+SHARED_WEIGHT: Final = 0.3
+TRUST_TICKS: Final = 8  # a young fit is trusted to twice the largest n seen, an older one to four times
 
 
 class AdaptiveBatchSizer:
@@ -56,7 +58,7 @@ class AdaptiveBatchSizer:
         self._streams = StepModel()
         self._service = StepModel()
         self._meter = Meter(now)
-        self._margin = outer.MarginLoop(target.attainment)
+        self._margin = MarginLoop(target.attainment)
         self._prefill = outer.PrefillLoop()
         self._cap = EngineCap()
         self._memory = outer.MemoryFactor()
@@ -217,7 +219,7 @@ class AdaptiveBatchSizer:
         if config != self._config:
             self._law = law_of(config)
         if target != self._target:
-            self._margin = outer.MarginLoop(target.attainment)
+            self._margin = MarginLoop(target.attainment)
         self._config, self._target = config, target
         self._open_epoch(now)
         start = float(config.initial) if config.mode == "fixed" else self._limit
@@ -376,9 +378,8 @@ class AdaptiveBatchSizer:
 
     def _hard_bound(self) -> float:
         ceiling, maximum = self._ceiling, self._config.maximum
-        if ceiling is None:
-            return inf if maximum is None else float(maximum)
-        return float(ceiling if maximum is None or ceiling < maximum else maximum)
+        bound = inf if ceiling is None else float(ceiling)
+        return bound if maximum is None or bound < maximum else float(maximum)
 
     def _draining(self, given: TickInput) -> bool:
         """The last relative cut still shows: more run than the limit allows."""

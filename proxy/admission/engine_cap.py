@@ -13,13 +13,14 @@ cap      waiting >= max(2, 5 % of running, n / O + 3 sqrt(n / O)), yet not twice
 from __future__ import annotations
 
 from math import inf, sqrt
+from typing import Final
 
 from proxy.types import Telemetry
 
-FRESH_S = 2.0
-GROWTH = 1.02
-CROWD_MIN = 1 / 3
-SPREAD = 3.0  # standard deviations of the number that comes in a step
+FRESH_S: Final = 2.0
+GROWTH: Final = 1.02
+CROWD_MIN: Final = 1 / 3
+SPREAD: Final = 3.0  # standard deviations of the number that comes in a step
 
 
 class EngineCap:

@@ -15,15 +15,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.admission.limits import Target
 from proxy.types import Sample, Work
 
-POOL_SAMPLES = 30
-BODY_WEIGHT = 0.3
-TOKENS_MIN = 20  # fewer gaps in a tick say little about its steps
-PROMPTS_MIN = 4
-LUMPY_S = 2.0  # the longest that a signal waits for prompts to be counted where they cost
+POOL_SAMPLES: Final = 30
+BODY_WEIGHT: Final = 0.3
+TOKENS_MIN: Final = 20  # fewer gaps in a tick say little about its steps
+PROMPTS_MIN: Final = 4
+LUMPY_S: Final = 2.0  # the longest that a signal waits for prompts to be counted where they cost
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,5 @@
-"""The slow loops around the limit: margin of the target, prefill tokens, memory factor, peak of use.
+"""The slow loops around the limit: prefill tokens, memory factor, peak of use, and what they go by.
 
-margin   m = 1 / (w Q): Q is the 1 - 0.8 (1 - attainment) quantile of latency / (target m at dispatch) over the last
-         20 s, or 100 requests; w = 1 + 0.05 (1 - kappa a / T) leaves room for the level itself, which wanders with
-         the prompts: all requests of a batch are late together, and a quantile of theirs says nothing of the next
-         minute. m goes half of the way (in the logarithm) at a time, by 1 % up and 5 % down at most; more late ones
-         than 100 may have are judged at once. Before the first judgement, and when other requests come,
-         m = 1 / (w (1 + 1.5 s)), at most 0.94, with s = sqrt(n) kappa d rho / T: the relative standard deviation of
-         what the n prompts that come while a request runs add to its time
 prefill  Pmax = scale * TTFT target * R, scale <= 0.8 (the step that runs at dispatch has to end first), R the
          fitted prefill rate within 0.5..1.5 of its mean; and at most two steps' worth of what a step takes beside
          decoding within the target, (T/kappa - a) / d, or two prompts: a ramp that is paced so keeps the target
@@ -22,82 +15,14 @@ phi      share of KV memory that the future-peak test may promise: * 0.88 on a p
 from __future__ import annotations
 
 from collections import deque
-from math import exp, inf, sqrt
+from math import exp, inf
+from typing import Final
 
 from proxy.admission.step_model import CHUNK_TOKENS, Coefficients
 from proxy.types import Telemetry
 
-SAMPLES, SPREADS_MAX = 100, 1000
-SCALE_MAX = 0.8
+SCALE_MAX: Final = 0.8
 STEPS_AHEAD, PROMPTS_AHEAD = 2.0, 2.0
-
-
-class MarginLoop:
-    """Trims the target so that the wanted share of requests meets it."""
-
-    START = 0.94
-    LEAST = 0.7
-    MOST = 1.05
-    LEVEL = 0.8  # of the share that may be late
-    WANDER = 0.05
-    TAIL = 1.5
-    SPAN_S = 20.0
-    EVERY = 25
-    CUT = 0.95
-    RISE = 1.01
-
-    def __init__(self, attainment: float) -> None:
-        self.margin = self.START
-        self._quantile = 1 - self.LEVEL * (1 - attainment)
-        self._allowed = SAMPLES * (1 - attainment)  # late ones of a batch
-        self._wander = 1 + self.WANDER
-        self._spreads: deque[tuple[float, float]] = deque(maxlen=SPREADS_MAX)  # end, latency / what was aimed at
-        self._aims: deque[tuple[float, float]] = deque([(-inf, self.START)], maxlen=64)  # since when, which margin
-        self._late = self._count = 0
-        self._told = False
-
-    def observe(self, ratio: float, dispatched_s: float, now: float) -> None:
-        """One finished request: latency / target, and when it was dispatched."""
-        aim = next((margin for since_s, margin in reversed(self._aims) if since_s <= dispatched_s), self._aims[0][1])
-        spreads = self._spreads
-        spreads.append((now, ratio / aim))
-        while len(spreads) > SAMPLES and now - spreads[0][0] > self.SPAN_S:
-            spreads.popleft()
-        self._count += 1
-        self._late += ratio > 1
-        if (len(spreads) < SAMPLES or self._count < self.EVERY) and self._late <= self._allowed:
-            return
-        self._count, self._late, self._told = 0, 0, True
-        tail = sorted(spread for _, spread in spreads)[min(int(self._quantile * len(spreads)), len(spreads) - 1)]
-        off = self._wander * max(tail, 0.01) * self.margin
-        self._aim(self.margin * min(max(off**-0.5, self.CUT), self.RISE), now)
-
-    def expect(self, fit: Coefficients, target_s: float, rho: float, seats: float, now: float) -> None:
-        """The fit is known, and rho prompt tokens per output token at so many seats: until requests have told, the
-        margin stands where the prefill of others would leave it."""
-        self._wander = 1 + self.WANDER * min(max(1 - fit.kappa * fit.a / target_s, 0.2), 1.0)
-        if not self._told:
-            spread = sqrt(max(seats, 1.0)) * fit.kappa * fit.d * rho / target_s
-            self._aim(min(1 / (self._wander * (1 + self.TAIL * spread)), self.START), now)
-
-    def resume(self, margin: float, now: float) -> None:
-        """Go on from what an earlier run was told, if anything."""
-        self._told = margin != self.START
-        self._aim(margin, now)
-
-    def shifted(self) -> None:
-        """Other requests come, whose latencies spread in another way."""
-        self._told = False
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget requests that ran before the conditions changed."""
-        self._spreads.clear()
-        self._late = self._count = 0
-
-    def _aim(self, margin: float, now: float) -> None:
-        self.margin = min(max(margin, self.LEAST), self.MOST)
-        self._aims.append((now, self.margin))
 
 
 class PrefillLoop:

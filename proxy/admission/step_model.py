@@ -19,15 +19,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from math import exp, inf, log
+from typing import Final
 
-WINDOW = 120
-MEMORY_S = 45.0
-RIDGE = 2e-3
-KAPPA_LOG_MAX = 1.5
-CHUNK_TOKENS = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
-NOISE = 0.2  # relative; the fit is judged against at least this much spread
-FLOOR_PART = 20
-TICKS_MIN = 3
+WINDOW: Final = 120
+MEMORY_S: Final = 45.0
+RIDGE: Final = 2e-3
+KAPPA_LOG_MAX: Final = 1.5
+CHUNK_TOKENS: Final = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
+NOISE: Final = 0.2  # relative; the fit is judged against at least this much spread
+FLOOR_PART: Final = 20
+TICKS_MIN: Final = 3
 FIT_POOR, FIT_GOOD, FIT_TICKS = 0.3, 0.5, 30
 Vector = tuple[float, float, float]
 

@@ -1,0 +1,128 @@
+"""The margin of the target, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.admission.margin import SAMPLES, SPREADS_MAX, MarginLoop
+from proxy.admission.step_model import Coefficients
+
+
+def hear(loop: MarginLoop, ratios: Sequence[float], dispatched_s: float = 9.0) -> None:
+    for ratio in ratios:
+        loop.observe(ratio, dispatched_s, 10.0)
+
+
+W = 1.05  # room for a level that wanders, before the fit tells how much of the target depends on load
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "margin"),
+    [
+        (0.5, 100, 0.94 * 1.01),
+        (0.945, 100, 0.94 * (W * 0.945) ** -0.5),
+        (0.0, 99, 0.94),
+        (0.5, 124, 0.94 * 1.01),  # the next judgement is due after 25 more
+        (0.5, 125, 0.94 * 1.01**2),
+    ],
+)
+def test_margin_rises_with_headroom(ratio: float, count: int, margin: float) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [ratio] * count)
+    assert loop.margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "margin"),
+    [
+        ([2.0] * 5, 0.94),  # as many late ones as a batch may have
+        ([2.0] * 6, 0.94 * 0.95),  # one more: what there is, is judged at once
+        ([0.9, 1.01] * 6, 0.94 * (W * 1.01) ** -0.5),
+        ([0.8] * 95 + [1.0] * 5, 0.94 * W**-0.5),
+        ([0.8] * 97 + [1.0] * 3, 0.94 * 1.01),  # fewer than four in a hundred
+    ],
+)
+def test_margin_falls_with_the_tail(ratios: list[float], margin: float) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, ratios)
+    assert loop.margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(("dispatched_s", "rises"), [(9.0, True), (10.0, False)])
+def test_latencies_are_compared_with_the_margin_of_their_dispatch(dispatched_s: float, rises: bool) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [2.0] * 6)
+    loop.restart()
+    hear(loop, [0.97] * 100, dispatched_s)
+    assert (loop.margin > 0.94 * 0.95) == rises
+
+
+def test_margin_stays_within_its_bounds() -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [9.0] * 100)
+    assert loop.margin == 0.7
+    loop.restart()
+    hear(loop, [0.0] * 6000)
+    assert loop.margin == 1.05
+
+
+@pytest.mark.parametrize(("later_s", "rises"), [(15.0, False), (25.0, True)])
+def test_margin_forgets_after_twenty_seconds_what_a_hundred_later_ones_have_replaced(
+    later_s: float, rises: bool
+) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [0.98] * 100)
+    for _ in range(99):
+        loop.observe(0.5, 9.0, 10.0 + later_s)
+    before = loop.margin
+    for _ in range(26):
+        loop.observe(0.5, 9.0, 10.0 + later_s)
+    assert (loop.margin > before) == rises
+
+
+def test_until_requests_have_told_the_margin_stands_where_the_prefill_of_others_leaves_it() -> None:
+    loop, fit = MarginLoop(0.95), Coefficients(0.01, 1e-4, 4e-5)
+    loop.expect(fit, 0.04, 2.0, 100, 1.0)
+    expected = 1 / ((1 + 0.05 * 0.75) * (1 + 1.5 * 10 * 4e-5 * 2 / 0.04))
+    assert loop.margin == pytest.approx(expected)
+    loop.expect(fit, 0.04, 20.0, 100, 2.0)
+    assert loop.margin == pytest.approx(1 / ((1 + 0.05 * 0.75) * (1 + 1.5 * 10 * 4e-5 * 20 / 0.04)))
+    hear(loop, [2.0] * 6)
+    told = loop.margin
+    loop.expect(fit, 0.04, 2.0, 100, 11.0)
+    assert loop.margin == told
+    loop.shifted()
+    loop.expect(fit, 0.04, 2.0, 100, 12.0)
+    assert loop.margin == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("attainment", "falls"), [(0.95, True), (0.5, False)])
+def test_margin_quantile_comes_from_the_attainment(attainment: float, falls: bool) -> None:
+    loop = MarginLoop(attainment)
+    hear(loop, [2.0 if index < 6 else 0.8 for index in range(100)])
+    assert (loop.margin < 0.94) == falls
+
+
+def test_margin_restart_forgets() -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [9.0] * 5)
+    loop.restart()
+    hear(loop, [9.0] * 5 + [0.5] * 94)
+    assert loop.margin == 0.94
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.01, 3.0, 25.0]), st.floats(0.1, 2.0)), min_size=1, max_size=300))
+def test_spreads_stay_sorted_and_few(steps: list[tuple[float, float]]) -> None:
+    loop, now = MarginLoop(0.95), 0.0
+    for wait_s, ratio in steps * 6:
+        now += wait_s
+        loop.observe(ratio, now, now)
+    kept = [spread for _, spread in loop._spreads]
+    assert loop._ranked == sorted(kept)
+    assert len(kept) <= SPREADS_MAX
+    assert all(now - end_s <= loop.SPAN_S for end_s, _ in loop._spreads) or len(kept) <= SAMPLES
