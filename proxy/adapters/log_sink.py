@@ -1,6 +1,8 @@
-"""A bounded ring of log items and the thread that writes them: `put` never waits, whatever becomes of the output.
+"""A bounded ring of log lines and the thread that writes them: `put` never waits, whatever becomes of the output.
 
-Each batch is one `os.write`. A full ring, a closed pipe or a full disk cost lines, which are counted, never requests.
+Lines are made by those who put: what they are made of is at hand there, and a writer that makes them would take the
+interpreter from the event loop for it. Each batch is one `os.write`. A full ring, a closed pipe or a full disk cost
+lines, which are counted, never requests.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -17,18 +18,17 @@ Item = TypeVar("Item")
 
 RING_MAX: Final = 10_000  # lines; some 5 MB, half a second at 20,000 requests a second
 BATCH_MAX: Final = 512  # lines; near the 64 KiB that a pipe takes at once
-TURN: Final = 16  # lines that are made in one go; some 50 us
 GATHER_S: Final = 0.02  # how long a batch gathers before it is written
 WRITABLE_WAIT_MS: Final = 100
 
 
 class Sink(Generic[Item]):
-    """`render` makes one line (with its newline) of an item, in the writer's thread."""
+    """`render` makes one line (with its newline) of an item, in the thread of who puts it."""
 
     def __init__(self, fd: int, render: Callable[[Item], bytes], ring_max: int = RING_MAX) -> None:
         self._fd = fd
         self._render = render
-        self._ring: deque[Item] = deque()
+        self._ring: deque[bytes] = deque()
         self._ring_max = ring_max
         self._refused = 0  # written by those who put
         self._lost = 0  # written by the writer
@@ -41,11 +41,16 @@ class Sink(Generic[Item]):
         self._worker.start()
 
     def put(self, item: Item) -> None:
-        """Take the item, or count it as dropped. Any thread may call."""
+        """Take the item, or count it as dropped. Any thread may call, if `render` may be called by any."""
         if self._closed or len(self._ring) >= self._ring_max:
             self._refused += 1
             return
-        self._ring.append(item)
+        try:
+            line = self._render(item)
+        except Exception:  # a line that cannot be made must not end what it tells of
+            self._refused += 1
+            return
+        self._ring.append(line)
         if not self._awake:
             self._awake = True
             self._wake.set()
@@ -73,19 +78,8 @@ class Sink(Generic[Item]):
                 self._write(self._batch())
 
     def _batch(self) -> bytes:
-        lines: list[bytes] = []
-        for _ in range(min(len(self._ring), BATCH_MAX)):
-            lines.append(self._line(self._ring.popleft()))
-            if len(lines) % TURN == 0:
-                time.sleep(0)  # lets the event loop go on: Python itself would make it wait for the whole batch
-        return b"".join(lines)
-
-    def _line(self, item: Item) -> bytes:
-        try:
-            return self._render(item)
-        except Exception:  # a line that cannot be made must not end the thread that writes all others
-            self._lost += 1
-            return b""
+        ring = self._ring
+        return b"".join([ring.popleft() for _ in range(min(len(ring), BATCH_MAX))])
 
     def _write(self, batch: bytes) -> None:
         rest = memoryview(b"\n" + batch if self._torn else batch)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from proxy.adapters.log_sink import BATCH_MAX, TURN, Sink
+from proxy.adapters.log_sink import BATCH_MAX, Sink
 
 
 def render(item: object) -> bytes:
@@ -42,20 +42,18 @@ def test_every_line_arrives_in_order(pipe: tuple[int, int]) -> None:
     assert sink.take_dropped() == 0
 
 
-def test_other_threads_get_a_turn_after_every_few_lines(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    turns: list[int] = []
-    monkeypatch.setattr(time, "sleep", lambda seconds: turns.append(len(made)))
+def test_a_line_is_made_by_who_puts_it(pipe: tuple[int, int]) -> None:
+    makers: list[int] = []
 
     def rendered(item: str) -> bytes:
-        made.append(item)
-        return b"\n"
+        makers.append(threading.get_ident())
+        return item.encode() + b"\n"
 
     sink = Sink(pipe[1], rendered)
-    sink._ring.extend("line" for _ in range(2 * TURN + 1))
     sink.put("line")
+    assert makers == [threading.get_ident()]
     sink.close(5)
-    assert turns == [TURN, 2 * TURN]
+    assert read_all(*pipe) == b"line\n"
 
 
 def test_a_stalled_reader_costs_lines_that_are_counted_and_nothing_else(pipe: tuple[int, int]) -> None:
@@ -105,7 +103,7 @@ def test_what_is_put_after_the_end_is_counted_once(pipe: tuple[int, int]) -> Non
     assert (sink.take_dropped(), sink.take_dropped()) == (1, 0)
 
 
-def test_a_line_that_cannot_be_made_does_not_end_the_writer(pipe: tuple[int, int]) -> None:
+def test_a_line_that_cannot_be_made_is_counted_and_ends_nothing(pipe: tuple[int, int]) -> None:
     sink: Sink[object] = Sink(pipe[1], render)
     for item in ("a", 5, "b"):
         sink.put(item)
