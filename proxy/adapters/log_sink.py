@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 Item = TypeVar("Item")
 
 RING_MAX: Final = 10_000  # lines; some 5 MB, half a second at 20,000 requests a second
-BATCH_MAX: Final = 512  # lines; near the 64 KiB that a pipe takes at once
+BATCH_MAX = 512  # lines; near the 64 KiB that a pipe takes at once
 GATHER_S: Final = 0.02  # how long a batch gathers before it is written
 WRITABLE_WAIT_MS: Final = 100
 

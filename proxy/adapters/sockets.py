@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 KEEP_ALIVE_IDLE_S, KEEP_ALIVE_EVERY_S, KEEP_ALIVE_PROBES = 15, 5, 3
 UNACKNOWLEDGED_S: Final = 60
-TCP_INFO_BYTES: Final = 148  # as far as it is read
+TCP_INFO_BYTES = 148  # as far as it is read
 
 # A connection cannot be opened for want of something of this machine: its peer has no part in it.
 OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})

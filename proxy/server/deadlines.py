@@ -14,7 +14,7 @@ from proxy.server.intake import Intake, Rejected
 from proxy.types import Outcome
 
 IDLE_S: Final = 75.0  # nginx's keepalive_timeout
-LAST_CALL_S: Final = 1.0  # at a shutdown: time for a request that is on its way to come in
+LAST_CALL_S = 1.0  # at a shutdown: time for a request that is on its way to come in
 
 
 class Bounds(Protocol):

@@ -22,9 +22,9 @@ from proxy.server.intake import Intake
 from proxy.server.turned_away import TurnedAway
 from proxy.types import Work
 
-SWEEP_S: Final = 0.5
+SWEEP_S = 0.5
 BACKLOG: Final = 4096
-ENTER_S: Final = 1.0  # for the TLS handshakes of those who come in last
+ENTER_S = 1.0  # for the TLS handshakes of those who come in last
 ACCEPTED_S: Final = 0.01  # for the loop to introduce those whom it has accepted already: it does so in a later turn
 _ID = "req-%s%08x"  # a variable: see `adapters/log_lines`
 

@@ -10,13 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Final
 
 from proxy.wire.errors import invalid_header
 from proxy.wire.headers import HeadFacts
 from proxy.wire.priority import TenantRule
 
-HEADER_TENANTS_MAX: Final = 10_000
+HEADER_TENANTS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
