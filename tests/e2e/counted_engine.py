@@ -73,8 +73,8 @@ class CountedEngine:
 class _Calls(list[Call]):
     """Writes down each call before anything is answered."""
 
-    def __init__(self, engine: ScriptedUpstream, path: Path) -> None:
-        self.engine, self.file = engine, path.open("ab", buffering=0)
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("ab", buffering=0)
 
     def append(self, call: Call) -> None:
         found = re.search(r"^x-request-id: (\S+)", call.head, re.IGNORECASE | re.MULTILINE)
@@ -89,8 +89,7 @@ class _Engine(ScriptedUpstream):
 
 
 def main(port: int, path: Path) -> None:
-    engine = _Engine(port=port)
-    engine.calls = _Calls(engine, path)
+    _Engine(port=port, calls=_Calls(path))  # calls are written down from the first moment that it listens
     print("ready", flush=True)
     while os.getppid() != 1:  # its test is gone
         time.sleep(0.2)
