@@ -28,11 +28,9 @@ SECRET_NAME: Final = re.compile(r"(authorization|api[_-]?key|cookie|password|sec
 SECRET_VALUE: Final = re.compile(r"\b(bearer\s+|sk-)[^\s\"',]+", re.IGNORECASE)
 REDACTED: Final = "[redacted]"
 
-SHARED_MAX: Final = 1024
 APPEND_NEWLINE: Final[int] = orjson.OPT_APPEND_NEWLINE
 
 Fields = dict[str, Any]
-Shared = tuple[int, bool, bool, int, str, str, str, str, str]
 
 
 def error_name(error: BaseException) -> str:
@@ -81,12 +79,12 @@ def _micros(seconds: float) -> float:
 def request_fields(record: RequestRecord) -> Fields:
     """The closed set of fields of a request line; what does not apply is left out."""
     fields: Fields = {"time": "", "level": "", "event": "request"}  # the first two are filled in when it is written
-    fields.update(_shared_fields(record))
-    fields.update(_own_fields(record))
+    fields.update(shared_fields(record))
+    fields.update(own_fields(record))
     return fields
 
 
-def _shared_fields(record: RequestRecord) -> Fields:
+def shared_fields(record: RequestRecord) -> Fields:
     """Those that many requests have alike."""
     fields: Fields = {
         "outcome": record.outcome,
@@ -108,7 +106,7 @@ def _shared_fields(record: RequestRecord) -> Fields:
     return fields
 
 
-def _own_fields(record: RequestRecord) -> Fields:
+def own_fields(record: RequestRecord) -> Fields:
     fields: Fields = {
         "request_id": record.request_id,
         "duration_s": _micros(record.duration_s),
@@ -154,7 +152,8 @@ _HEAD: Final = frozenset({"time", "level", "event"})
 
 
 @lru_cache(maxsize=64)
-def _level_name(level: int) -> str:
+def level_name(level: int) -> str:
+    """As it stands in a line."""
     return logging.getLevelName(level).lower()
 
 
@@ -164,7 +163,8 @@ def _second(wall_s: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _stamp(wall_ms: int) -> str:
+def stamp(wall_ms: int) -> str:
+    """RFC 3339, in UTC."""
     return _STAMP % (_second(wall_ms // 1000), wall_ms % 1000)
 
 
@@ -173,54 +173,17 @@ def json_line(wall_s: float, level: int, fields: Fields) -> bytes:
 
     Time and level are written into `fields`, at the place that it has kept for them.
     """
-    fields["time"], fields["level"] = _stamp(int(wall_s * 1000)), _level_name(level)
+    fields["time"], fields["level"] = stamp(int(wall_s * 1000)), level_name(level)
     try:
         return orjson.dumps(fields, option=APPEND_NEWLINE)
     except TypeError:
         return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-class RequestLines:
-    """Request lines as JSON, the same as `json_line` of `request_fields`. What successes share is written once and
-    kept, up to `SHARED_MAX` different ones; the time is that of the millisecond. For one thread."""
-
-    __slots__ = ("_head", "_ms", "_shared")
-
-    def __init__(self) -> None:
-        self._shared: dict[Shared, bytes] = {}
-        self._ms, self._head = -1, b""
-
-    def line(self, wall_s: float, level: int, record: RequestRecord) -> bytes:
-        if record.outcome is not Outcome.SUCCESS:
-            return json_line(wall_s, level, request_fields(record))
-        alike: Shared = (
-            record.status, record.streaming, record.good, record.retries, record.path, record.tenant,
-            record.class_name, record.model, record.upstream,
-        )  # fmt: skip
-        shared = self._shared.get(alike)
-        try:
-            if shared is None:
-                shared = self._keep(alike, orjson.dumps(_shared_fields(record))[1:-1])
-            own: bytes = orjson.dumps(_own_fields(record), option=APPEND_NEWLINE)
-        except TypeError:
-            return json_line(wall_s, level, request_fields(record))
-        ms = int(wall_s * 1000)
-        if ms != self._ms:
-            head: bytes = orjson.dumps({"time": _stamp(ms), "level": _level_name(level), "event": "request"})
-            self._ms, self._head = ms, head[:-1] + b","
-        return b"".join((self._head, shared, b",", own[1:]))
-
-    def _keep(self, alike: Shared, shared: bytes) -> bytes:
-        if len(self._shared) >= SHARED_MAX:
-            self._shared.clear()
-        self._shared[alike] = shared
-        return shared
-
-
 def text_line(wall_s: float, level: int, fields: Fields) -> bytes:
     """`2026-01-31T12:00:00.000Z info    request status=200 ...`: for people at a terminal."""
     words = [f"{_printable(name)}={_word(value)}" for name, value in fields.items() if name not in _HEAD]
-    head = f"{_stamp(int(wall_s * 1000))} {_level_name(level):<7} {_printable(str(fields.get('event', '')))}"
+    head = f"{stamp(int(wall_s * 1000))} {level_name(level):<7} {_printable(str(fields.get('event', '')))}"
     return (" ".join([head, *words]) + "\n").encode("utf-8")
 
 

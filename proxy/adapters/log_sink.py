@@ -11,10 +11,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
-
-Item = TypeVar("Item")
+from typing import Final
 
 RING_MAX: Final = 10_000  # lines; some 5 MB, half a second at 20,000 requests a second
 BATCH_MAX = 512  # lines; near the 64 KiB that a pipe takes at once
@@ -22,12 +19,11 @@ GATHER_S: Final = 0.02  # how long a batch gathers before it is written
 WRITABLE_WAIT_MS: Final = 100
 
 
-class Sink(Generic[Item]):
-    """`render` makes one line (with its newline) of an item, in the thread of who puts it."""
+class Sink:
+    """Takes lines with their newlines, from any thread."""
 
-    def __init__(self, fd: int, render: Callable[[Item], bytes], ring_max: int = RING_MAX) -> None:
+    def __init__(self, fd: int, ring_max: int = RING_MAX) -> None:
         self._fd = fd
-        self._render = render
         self._ring: deque[bytes] = deque()
         self._ring_max = ring_max
         self._refused = 0  # written by those who put
@@ -40,14 +36,9 @@ class Sink(Generic[Item]):
         self._worker = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._worker.start()
 
-    def put(self, item: Item) -> None:
-        """Take the item, or count it as dropped. Any thread may call, if `render` may be called by any."""
+    def put(self, line: bytes) -> None:
+        """Take the line, or count it as dropped."""
         if self._closed or len(self._ring) >= self._ring_max:
-            self._refused += 1
-            return
-        try:
-            line = self._render(item)
-        except Exception:  # a line that cannot be made must not end what it tells of
             self._refused += 1
             return
         self._ring.append(line)
@@ -56,13 +47,13 @@ class Sink(Generic[Item]):
             self._wake.set()
 
     def take_dropped(self) -> int:
-        """Items lost since the last call."""
+        """Lines lost since the last call."""
         total = self._refused + self._lost
         new, self._told = total - self._told, total
         return new
 
     def close(self, timeout_s: float) -> None:
-        """Write what waits, for at most `timeout_s` seconds; later items are dropped."""
+        """Write what waits, for at most `timeout_s` seconds; later lines are dropped."""
         self._closed = True
         self._closing.set()
         self._wake.set()

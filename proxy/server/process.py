@@ -23,13 +23,13 @@ from proxy import __version__
 from proxy.adapters.build_info import COMPILED
 from proxy.adapters.gate import Bypass, Gate, drive
 from proxy.adapters.gauges import Scrape
-from proxy.adapters.logs import RequestLog
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.metrics_page import MetricsPage
 from proxy.adapters.prober import Prober
 from proxy.adapters.recorder import Recorder
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
+from proxy.adapters.request_log import RequestLog
 from proxy.adapters.session import client_session
 from proxy.adapters.tasks import Tasks
 from proxy.adapters.tracing import open_tracer

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from proxy.adapters.log_lines import (
     ITEMS_MAX,
     REDACTED,
-    SHARED_MAX,
     TEXT_MAX,
-    RequestLines,
     error_fields,
     error_name,
     json_line,
@@ -112,45 +110,6 @@ def test_a_request_line_leaves_out_what_does_not_apply() -> None:
 def test_a_request_line_has_what_applies(field: str, value: object, name: str, shown: object) -> None:
     success = RequestRecord("r-1", "/v1/completions", Outcome.SUCCESS, 200, 1.0)
     assert request_fields(replace(success, **{field: value})).get(name) == shown  # type: ignore[arg-type]
-
-
-RECORDS = st.builds(
-    RequestRecord,
-    request_id=st.sampled_from(["r-1", "r-2"]),
-    path=st.sampled_from(["", "/v1/completions"]),
-    outcome=st.sampled_from([Outcome.SUCCESS, Outcome.SUCCESS, Outcome.QUEUE_FULL]),
-    status=st.sampled_from([200, 503]),
-    duration_s=st.floats(0.0, 1e4),
-    tenant=st.sampled_from(["", "acme"]),
-    class_name=st.sampled_from(["", "high"]),
-    model=st.sampled_from(["", 'a "b"', "\ud800"]),
-    upstream=st.sampled_from(["", "u0"]),
-    streaming=st.booleans(),
-    queue_s=st.none() | st.floats(0.0, 10.0),
-    tpot_s=st.none() | st.floats(0.0, 10.0),
-    prompt_tokens=st.integers(0, 100),
-    good=st.booleans(),
-    retries=st.integers(0, 2),
-    clamped=st.booleans(),
-)
-
-
-@settings(max_examples=200)
-@given(st.lists(st.tuples(st.sampled_from([0.5, 0.5004, 1.5]), RECORDS), max_size=8))
-def test_what_requests_share_is_kept_and_changes_no_line(entries: list[tuple[float, RequestRecord]]) -> None:
-    lines = RequestLines()
-    for wall_s, record in entries:
-        line = lines.line(wall_s, logging.INFO, record)
-        assert line.endswith(b"}\n") and line.count(b"\n") == 1
-        assert json.loads(line) == json.loads(json_line(wall_s, logging.INFO, request_fields(record)))
-
-
-def test_what_is_kept_for_requests_is_bounded() -> None:
-    lines = RequestLines()
-    for number in range(SHARED_MAX + 2):
-        success = RequestRecord("r-1", "/v1/completions", Outcome.SUCCESS, 200, 1.0, f"t{number}")
-        assert orjson.loads(lines.line(0.5, logging.INFO, success))["tenant"] == f"t{number}"
-        assert len(lines._shared) <= SHARED_MAX
 
 
 def test_lines_have_time_level_and_fields() -> None:

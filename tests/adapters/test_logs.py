@@ -13,8 +13,9 @@ import orjson
 import pytest
 import structlog
 
-from proxy.adapters.logs import LogConfig, RequestLog, configure
+from proxy.adapters.logs import LogConfig, configure
 from proxy.adapters.records import RequestRecord
+from proxy.adapters.request_log import RequestLog
 from proxy.types import Outcome
 from tests.counting import lines_executed
 

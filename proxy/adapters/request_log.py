@@ -1,0 +1,110 @@
+"""The line of each request that has ended, made where it ends and handed to the sink.
+
+Most are of successes, and what these share is written once and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from proxy.adapters.log_lines import (
+    APPEND_NEWLINE,
+    json_line,
+    level_name,
+    own_fields,
+    request_fields,
+    shared_fields,
+    stamp,
+)
+from proxy.adapters.log_sink import Sink
+from proxy.adapters.records import RequestRecord
+from proxy.types import Outcome
+
+QUIET: Final = frozenset({Outcome.SUCCESS, Outcome.UPSTREAM_STATUS, Outcome.CLIENT_GONE})  # at `info`
+SHARED_MAX: Final = 1024
+SUCCESS: Final = Outcome.SUCCESS
+INFO: Final = 20  # logging.INFO, which is looked up by name
+
+Shared = tuple[int, bool, bool, int, str, str, str, str, str]
+Render = Callable[[float, int, RequestRecord], bytes]
+
+
+def level_of(outcome: Outcome) -> int:
+    """What a client does is told at `info`, what we or an engine refuse at `warning`, our own faults as errors."""
+    if outcome is Outcome.INTERNAL_ERROR:
+        return logging.ERROR
+    return INFO if outcome in QUIET else logging.WARNING
+
+
+class RequestLog:
+    """The request lines. `request` belongs to the event loop's thread."""
+
+    def __init__(self, sink: Sink, render: Render, level: int, sample_rate: float) -> None:
+        self._sink = sink
+        self._render = render
+        self._level = level
+        self._rate = sample_rate
+        self._credit = 0.0
+
+    def request(self, record: RequestRecord) -> None:
+        """Write one line for an ended request. Successes are thinned out evenly: one of every 1/rate is kept."""
+        success = record.outcome is SUCCESS
+        level = INFO if success else level_of(record.outcome)
+        if level < self._level:
+            return
+        if success and self._rate < 1.0:
+            self._credit += self._rate
+            if self._credit < 1.0:
+                return
+            self._credit -= 1.0
+        self._sink.put(self._render(time.time(), level, record))
+
+    def take_dropped(self) -> int:
+        """Lines lost since the last call."""
+        return self._sink.take_dropped()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what waits, for at most `timeout_s` seconds."""
+        self._sink.close(timeout_s)
+
+
+class RequestLines:
+    """Request lines as JSON, the same as `json_line` of `request_fields`. What successes share is kept, up to
+    `SHARED_MAX` different ones; the time is that of the millisecond. For one thread."""
+
+    __slots__ = ("_head", "_ms", "_shared")
+
+    def __init__(self) -> None:
+        self._shared: dict[Shared, bytes] = {}
+        self._ms, self._head = -1, b""
+
+    def line(self, wall_s: float, level: int, record: RequestRecord) -> bytes:
+        if record.outcome is not SUCCESS:
+            return json_line(wall_s, level, request_fields(record))
+        alike: Shared = (
+            record.status, record.streaming, record.good, record.retries, record.path, record.tenant,
+            record.class_name, record.model, record.upstream,
+        )  # fmt: skip
+        shared = self._shared.get(alike)
+        try:
+            if shared is None:
+                shared = self._keep(alike, orjson.dumps(shared_fields(record))[1:-1])
+            own: bytes = orjson.dumps(own_fields(record), option=APPEND_NEWLINE)
+        except TypeError:  # a lone surrogate
+            return json_line(wall_s, level, request_fields(record))
+        ms = int(wall_s * 1000)
+        if ms != self._ms:
+            head: bytes = orjson.dumps({"time": stamp(ms), "level": level_name(level), "event": "request"})
+            self._ms, self._head = ms, head[:-1] + b","
+        return b"".join((self._head, shared, b",", own[1:]))
+
+    def _keep(self, alike: Shared, shared: bytes) -> bytes:
+        if len(self._shared) >= SHARED_MAX:
+            self._shared.clear()
+        self._shared[alike] = shared
+        return shared
