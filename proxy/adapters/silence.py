@@ -28,7 +28,6 @@ class Quiet(Protocol):
     last_read_s: float
     last_token_s: float
 
-    def must_finish(self) -> bool: ...
     def drop_connection(self) -> None: ...
     def end_answer(self, outcome: Outcome, end: StreamEnd) -> None: ...
     def broken(self, outcome: Outcome) -> None: ...
@@ -42,12 +41,10 @@ def judge(exchange: Quiet, now: float) -> None:
     if exchange.paused or not exchange.inbound.complete:
         return
     lingers = quiet_s > min(LINGER_S, caps.itl_s) or now - exchange.last_token_s > CHATTER_S
-    if exchange.streamed and lingers and exchange.events:
-        end = exchange.tail.verdict(exchange.inbound.route, True)
-        if end.finished and exchange.must_finish() and exchange.tail.closed(exchange.inbound.route):
-            exchange.drop_connection()
-            exchange.end_answer(Outcome.SUCCESS, end)
-            return
+    if exchange.streamed and lingers and exchange.events and exchange.tail.closed(exchange.inbound.route):
+        exchange.drop_connection()
+        exchange.end_answer(Outcome.SUCCESS, exchange.tail.verdict(exchange.inbound.route, True))
+        return
     if exchange.begun and exchange.streamed and not exchange.events and b"data:" not in exchange.tail.kept():
         quiet_s, cap_s = now - exchange.granted_s, caps.ttft_s  # comments keep a connection, they are no event
     elif exchange.begun:

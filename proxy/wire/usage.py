@@ -172,11 +172,15 @@ class StreamTail:
             self._keep, self._most = RECENT_BYTES, RECENT_BYTES_MAX
 
     def closed(self, route: Route | None) -> bool:
-        """Whether the terminal event itself has come, after which nothing is due."""
+        """Whether the terminal event itself has come, after which nothing is due. Asked of all that is quiet, again and
+        again: first for the bytes that such an event has, which costs a tenth of the pattern."""
         if route is None or not route.terminal:
             return False
         tail = self._join()
-        return self._ended or _terminal(route).search(tail, max(0, len(tail) - WINDOW_BYTES)) is not None
+        start = max(0, len(tail) - WINDOW_BYTES)
+        return self._ended or (
+            tail.find(route.terminal, start) >= 0 and _terminal(route).search(tail, start) is not None
+        )
 
     def verdict(self, route: Route | None, streamed: bool) -> StreamEnd:
         """The end of the body: of an event stream, or of one JSON document."""

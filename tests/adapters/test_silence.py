@@ -5,6 +5,7 @@ import pytest
 from proxy.adapters.silence import CHATTER_S
 from proxy.types import Outcome
 from tests.adapters.shell import DONE, STREAM_HEAD, Shell, chunk, token
+from tests.counting import lines_executed
 
 COMMENT = chunk(b": still here\n\n")
 
@@ -41,3 +42,12 @@ def test_comments_after_the_end_hold_no_seat() -> None:
             break
     assert [record.outcome for record in shell.records] == [Outcome.SUCCESS]
     assert shell.clean()
+
+
+def test_a_quiet_stream_is_passed_over_in_few_steps() -> None:
+    shell = Shell()
+    shell.ask(stream=True)
+    shell.answer(STREAM_HEAD, *[chunk(token()) for _ in range(100)])
+    shell.now += 2.0
+    shell.gate.sweep()
+    assert lines_executed(shell.gate.sweep) <= 40
