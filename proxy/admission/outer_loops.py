@@ -107,7 +107,8 @@ class Rest:
             self._moved_s = now
 
     def tick(self, in_flight: int, seats: int, binding: bool, now: float) -> bool:
-        self._moved_s = now if not binding or in_flight > 1.05 * seats + 1 else self._moved_s
+        if not binding or in_flight > 1.05 * seats + 1:
+            self._moved_s = now
         return now - self._moved_s >= self.SPAN_S
 
 
