@@ -28,6 +28,7 @@ from proxy.admission.step_model import CHUNK_TOKENS
 from proxy.dispatcher.config import UpstreamConfig
 from proxy.dispatcher.elephants import ELEPHANT_TOKENS, Elephants
 from proxy.dispatcher.permits import Block, Permit, seats_of
+from proxy.dispatcher.turns import Turns
 from proxy.routing.breaker import BreakerConfig
 from proxy.routing.upstream import Upstream
 from proxy.types import GENERATE, Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage
@@ -63,10 +64,9 @@ class Station:
         self._prefill_due: list[tuple[float, int]] = []
         self._running = 0
         self._held_at_s = -inf  # last asked for a class that is held back
-        self._running_integral = 0.0
-        self._running_at_s = now
-        self._prefilled_tokens = 0.0
-        self._ticked_s = now
+        self._running_integral = self._prefilled_tokens = 0.0
+        self._running_at_s = self._ticked_s = now
+        self._true_ups = Turns()
         self._rebound()
 
     @property
@@ -250,8 +250,9 @@ class Station:
     def tick(self, now: float, reading: Reading, queue_share: float) -> list[Step]:
         """Judge the limit by what was measured since the last tick."""
         for ticket, generated in reading.progress:
+            ticket.generated_tokens = generated
+        for ticket, generated in self._true_ups.take(reading.progress):
             if ticket.id in self.permits and ticket.work is GENERATE:
-                ticket.generated_tokens = generated
                 self.ledger.progress(ticket.id, generated)
         self.ledger.tick()
         telemetry = self.fresh_telemetry(now)
@@ -390,9 +391,8 @@ class Station:
             if now > self._running_at_s:
                 self._integrate(now)
             self._running -= permit.seats
-        ticket = permit.ticket
-        if ticket.work is GENERATE:
-            self.ledger.release(ticket.id, usage)
+        if permit.ticket.work is GENERATE:
+            self.ledger.release(permit.ticket.id, usage)
 
     def _integrate(self, now: float) -> None:
         if now > self._running_at_s:

@@ -10,6 +10,7 @@ from proxy.admission.ceiling import MemoryBound
 from proxy.admission.limits import LimitConfig
 from proxy.dispatcher.permits import Block
 from proxy.dispatcher.station import Station
+from proxy.dispatcher.turns import TURN
 from proxy.routing.breaker import BreakerConfig
 from proxy.types import Reading, Telemetry, Ticket, Usage, Work, WorkEstimate
 
@@ -138,6 +139,17 @@ def test_reservations_never_exceed_the_ceiling_and_true_up_may() -> None:
     assert station.block(ticket(1), 4, False, 0.0) is Block.MEMORY
     station.tick(1.0, Reading(progress=((huge, 90), (ticket(), 5))), 0.0)
     assert huge.generated_tokens == 90 and station.ledger.reserved_tokens >= 1000
+
+
+def test_of_a_crowd_each_has_its_memory_trued_up_in_turn() -> None:
+    station = make(seats=TURN + 1)
+    progress = tuple((start(station, ticket()), 50) for _ in range(TURN + 1))
+    held = station.ledger.held_tokens
+    station.tick(1.0, Reading(progress=progress), 0.0)
+    assert [one.generated_tokens for one, _ in progress] == [50] * (TURN + 1)
+    assert station.ledger.held_tokens == held + 50 * TURN
+    station.tick(2.0, Reading(progress=progress), 0.0)
+    assert station.ledger.held_tokens == held + 50 * (TURN + 1)
 
 
 @pytest.mark.parametrize(
