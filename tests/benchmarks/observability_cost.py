@@ -95,7 +95,7 @@ def requests() -> None:
     show("count a request in all metrics", per_call_us(lambda: metrics.request_ended(RECORD)), "us")
     sink = os.open(os.devnull, os.O_WRONLY)
     log = configure(LogConfig(format="json"), sink)
-    show("hand over its log line", per_call_us(lambda: log.request(RECORD), 5_000), "us")
+    show("make its log line and hand it over", per_call_us(lambda: log.request(RECORD), 5_000), "us")
     log.close()
     os.close(sink)
     idle = per_call_us(lambda: nothing(RECORD), 200_000)

@@ -15,7 +15,7 @@ from tests.benchmarks.scenarios import worlds
 from tests.benchmarks.scenarios.__main__ import PAGE, kept
 from tests.benchmarks.scenarios.document import document, worst
 from tests.benchmarks.scenarios.scenario import Best, Measure
-from tests.benchmarks.scenarios.sweep import SCENARIOS
+from tests.benchmarks.scenarios.sweep import SCENARIOS, StaticJob
 from tests.benchmarks.scenarios.worlds import OURS
 
 
@@ -49,6 +49,14 @@ def test_the_worst_seed_is_the_one_furthest_from_what_is_wanted(
 ) -> None:
     measure = Measure("it", "it", at_least=at_least, at_most=at_most)
     assert measure.worst([1.0, 0.9, 1.2]) == expected
+
+
+def test_a_static_limit_that_keeps_the_targets_for_too_few_is_worth_nothing() -> None:
+    world = worlds.World((Stream(5.0, 0.0, 15.0),), 15.0)
+    free, kept, lost = (StaticJob(world, ((2.0, 12.0),), 64, 1, share) for share in (0.0, 0.5, 1.01))
+    assert free.do() == kept.do() > [0.0]
+    assert lost.do() == [0.0]
+    assert len({job.key({"engine": ""}) for job in (free, kept, lost)}) == 3
 
 
 @pytest.mark.source  # another law takes the place of the sizer, which is native

@@ -121,9 +121,8 @@ MISSED: dict[str, dict[str, str]] = {
     },
     "V": {
         "goodput": "The worst engine runs a dozen requests with long prompts: single ones are late by the prefill of "
-        "others, and the static limit with the highest goodput lets one in six be late. A static limit that keeps the "
-        "target as often as ours serves no more. Where the two goals part, the target goes first. The median is the "
-        "next line.",
+        "others, and the static limit with the highest goodput lets more of them be late than the target allows. Where "
+        "the two goals part, the target goes first: the line of limits that keep it compares like with like.",
         "attainment": "The worst of the twelve: a dozen requests with long prompts, judged a hundred at a time.",
         "typical": "Where outputs take half a minute each, the mean output is known only after that.",
     },

@@ -26,12 +26,14 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """A window of one world and the limits between which the sweep looks."""
+    """A window of one world and the limits between which the sweep looks. `keeps`: the share of requests within both
+    targets that a limit must reach to be looked at."""
 
     world: World
     window: Window
     low: float
     high: float
+    keeps: float = 0.0
 
 
 Found = Mapping[str, Best]  # by the name of the oracle

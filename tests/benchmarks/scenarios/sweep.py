@@ -16,11 +16,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxy.laboratory.measures import Window, goodput, mean
+from proxy.laboratory.lab import Lab
+from proxy.laboratory.measures import Window, attainment, goodput, mean
 from tests.benchmarks.scenarios import worlds
 from tests.benchmarks.scenarios.limits import LIMITS
 from tests.benchmarks.scenarios.loads import LOADS_AND_PROXIES
@@ -60,19 +61,25 @@ def parsed(text: str) -> str:
 
 @dataclass(frozen=True)
 class StaticJob:
-    """One static limit on one trace; goodput in each window."""
+    """One static limit on one trace; goodput in each window, 0 where too few requests keep the targets."""
 
     world: World
     windows: tuple[Window, ...]
     seats: int
     seed: int
+    keeps: float = field(default=0.0, repr=False)
 
     def key(self, sources: dict[str, str]) -> str:
-        return f"static {self!r} {sources['engine']}"
+        keeping = f" keeping {self.keeps}" if self.keeps else ""
+        return f"static {self!r}{keeping} {sources['engine']}"
 
     def do(self) -> list[float]:
         lab = worlds.run(self.world, f"static:{self.seats}", self.seed)
-        return [goodput(lab.requests, self.world.target, window) for window in self.windows]
+        return [self._goodput(lab, window) for window in self.windows]
+
+    def _goodput(self, lab: Lab, window: Window) -> float:
+        kept = attainment(lab.requests, self.world.target, window) if self.keeps else 0.0
+        return goodput(lab.requests, self.world.target, window) if kept >= self.keeps else 0.0
 
     @property
     def cost_s(self) -> float:
@@ -186,7 +193,7 @@ def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> dict[str, dict[s
             seen.append(oracle.window)
 
     def job(oracle: Oracle, seats: int, seed: int) -> StaticJob:
-        return StaticJob(oracle.world, tuple(windows[oracle.world]), seats, seed)
+        return StaticJob(oracle.world, tuple(windows[oracle.world]), seats, seed, oracle.keeps)
 
     grids = {key: spread(oracle.low, oracle.high, COARSE) for key, (oracle, _) in asked.items()}
     results: dict[Job, Any] = {}
