@@ -173,7 +173,7 @@ class StreamTail:
 
     def closed(self, route: Route | None) -> bool:
         """Whether the terminal event itself has come, after which nothing is due. Asked of all that is quiet, again and
-        again: first for the bytes that such an event has, which costs a tenth of the pattern."""
+        again: first for bytes that such an event has, at a fraction of what the pattern costs."""
         if route is None or not route.terminal:
             return False
         tail = self._join()
