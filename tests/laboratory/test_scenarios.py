@@ -51,6 +51,7 @@ def test_the_worst_seed_is_the_one_furthest_from_what_is_wanted(
     assert measure.worst([1.0, 0.9, 1.2]) == expected
 
 
+@pytest.mark.source  # a static limit takes the place of the sizer, which is native
 def test_a_static_limit_that_keeps_the_targets_for_too_few_is_worth_nothing() -> None:
     world = worlds.World((Stream(5.0, 0.0, 15.0),), 15.0)
     free, kept, lost = (StaticJob(world, ((2.0, 12.0),), 64, 1, share) for share in (0.0, 0.5, 1.01))
