@@ -10,7 +10,7 @@ from typing import Final
 
 from proxy.types import Ticket
 
-TURN: Final = 256  # requests; a third of a millisecond
+TURN: Final = 256  # requests; as many as most engines run at once have their turn in every tick
 
 Progress = tuple[tuple[Ticket, int], ...]
 
