@@ -231,12 +231,12 @@ class AdaptiveBatchSizer:
 
     def restore(self, memory: SizerMemory, now: float) -> Step | None:
         """Start from an earlier run, at 0.7 of its limit."""
-        if memory.coefficients is not None:
-            self._streams.restore(memory.coefficients)
-        self._margin.resume(memory.margin, now)
-        if self._config.mode == "fixed":
-            return None
-        return self._apply(Change(RESTORE_SHARE * memory.limit, Reason.RESTORED), now)
+        fit = memory.coefficients
+        if fit is not None:
+            self._streams.restore(fit)
+            self._margin.resume(memory.margin, fit, self._target.itl_s, now)
+        restored = Change(RESTORE_SHARE * memory.limit, Reason.RESTORED)
+        return None if self._config.mode == "fixed" else self._apply(restored, now)
 
     # -- Signals --
 
@@ -261,7 +261,7 @@ class AdaptiveBatchSizer:
         prefill = measure.prefill_per_step if seen else self._rho * measure.running
         rests = self._rest.tick(given.in_flight, self.seats, self._binding, given.now)
         if not measure.service and measure.weight == 1 and rests:
-            self._drag.tick(self._rho, measure.running, measure.prefill_per_step, given.duration_s)
+            self._drag.tick(self._rho, measure, given.mean_prompt_tokens)
         model.learn(measure.latency_s, measure.running, prefill, given.duration_s, measure.weight)
         fit = model.coefficients
         if fit is not None:

@@ -29,13 +29,14 @@ LUMPY_S: Final = 2.0  # the longest that a signal waits for prompts to be counte
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """x in s, n, p in tokens per step, the weight of the tick, and whether x is a service time."""
+    """x in s, n, p in tokens per step, the weight of the tick, whether x is a service time, and the span in s."""
 
     latency_s: float
     running: float
     prefill_per_step: float
     weight: float
     service: bool
+    span_s: float
 
 
 class InFlightHistory:
@@ -80,6 +81,10 @@ class Pool:
         """Enough requests over at least a second."""
         return self.count >= min(POOL_SAMPLES, max(4.0, in_flight)) and now - self.since_s >= 1.0
 
+    def measure(self, service: bool, now: float) -> Measure:
+        latency_s, running = self.latency / self.weight, self.running / self.weight
+        return Measure(latency_s, running, 0.0, BODY_WEIGHT, service, now - self.since_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Streams:
@@ -102,7 +107,8 @@ class Streams:
 
     def measure(self) -> Measure:
         latency_s = self.gap_s / self.tokens
-        return Measure(latency_s, self.running_s / self.seconds, self.prefill * latency_s / self.seconds, 1.0, False)
+        running, prefill = self.running_s / self.seconds, self.prefill * latency_s / self.seconds
+        return Measure(latency_s, running, prefill, 1.0, False, self.seconds)
 
 
 class Meter:
@@ -162,10 +168,10 @@ class Meter:
             return streams.measure()
         if self._bodies.ready(in_flight, now):
             pool, self._bodies = self._bodies, Pool()
-            return Measure(pool.latency / pool.weight, pool.running / pool.weight, 0.0, BODY_WEIGHT, False)
+            return pool.measure(False, now)
         if self._service.ready(in_flight, now):
             pool, self._service = self._service, Pool()
-            return Measure(pool.latency / pool.weight, pool.running / pool.weight, 0.0, BODY_WEIGHT, True)
+            return pool.measure(True, now)
         return None
 
     def _life(self, duration_s: float, now: float) -> float:

@@ -15,9 +15,10 @@ phi      share of KV memory that the future-peak test may promise: * 0.88 on a p
 from __future__ import annotations
 
 from collections import deque
-from math import exp, inf
+from math import exp, inf, sqrt
 from typing import Final
 
+from proxy.admission.measure import Measure
 from proxy.admission.step_model import CHUNK_TOKENS, Coefficients
 from proxy.types import Telemetry
 
@@ -116,29 +117,37 @@ class Drag:
     """Prefill tokens per output token, rho, where the lengths of finished requests mislead.
 
     rho = P / O lags when the mix shifts: those who end first are the old ones, and of these the long ones last. At rest
-    the engine itself shows rho = p / n. The ratio of the two, averaged over 8 s, corrects P / O by what exceeds 15 %:
-    less than that is noise of the arrivals.
+    the engine itself shows rho = p / n. Both are counted in tokens over the last 8 s at rest: an average over time
+    would overrate the steps with much prefill, which are long. The ratio of the two corrects P / O by what exceeds
+    15 %, or the standard error of a sum of so few prompts, if that is more: less is noise of the arrivals.
     """
 
     SPAN_S = 8.0
     DEAD_BAND = 0.15
+    DEAD_BAND_MOST = 0.9
 
     def __init__(self) -> None:
-        self._seen = self._expected = 0.0
+        self._seen = self._expected = 0.0  # prefill tokens
+        self._band = self.DEAD_BAND
 
-    def tick(self, rho: float, running: float, prefill_per_step: float, duration_s: float) -> None:
-        """One measure at rest: n and p, beside rho = P / O."""
-        gain = (1 - exp(-duration_s / self.SPAN_S)) if self._expected else 1.0
-        expected = rho * running
-        self._seen += gain * ((prefill_per_step if self._expected else expected) - self._seen)
-        self._expected += gain * (expected - self._expected)
+    def tick(self, rho: float, measure: Measure, prompt: float) -> None:
+        """One measure at rest: n and p, beside rho = P / O; `prompt` is P."""
+        steps = measure.span_s / measure.latency_s
+        expected = rho * measure.running * steps
+        if not self._expected:
+            self._seen = self._expected = expected / measure.span_s * self.SPAN_S
+        keep = exp(-measure.span_s / self.SPAN_S)
+        self._seen = keep * self._seen + measure.prefill_per_step * steps
+        self._expected = keep * self._expected + expected
+        error = sqrt(prompt / self._expected) if self._expected else 0.0
+        self._band = min(max(self.DEAD_BAND, error), self.DEAD_BAND_MOST)
 
     @property
     def factor(self) -> float:
         if self._expected <= 0:
             return 1.0
         ratio = min(max(self._seen / self._expected, 0.25), 4.0)
-        return ratio / (1 + self.DEAD_BAND) if ratio > 1 + self.DEAD_BAND else min(1.0, ratio / (1 - self.DEAD_BAND))
+        return ratio / (1 + self._band) if ratio > 1 + self._band else min(1.0, ratio / (1 - self._band))
 
 
 class MemoryFactor:

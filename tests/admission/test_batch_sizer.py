@@ -56,7 +56,7 @@ def test_finds_the_target(law: Literal["model", "aimd"], within: int, band: floa
 
 def test_bodies_alone_find_it_too() -> None:
     limits = ticks([sizer()], 160, streaming=False)
-    assert all(0.8 * BEST < limit < 1.15 * BEST for (limit,) in limits[100:])
+    assert all(0.75 * BEST < limit < 1.15 * BEST for (limit,) in limits[100:])
 
 
 def test_embeddings_follow_their_service_time() -> None:
@@ -311,13 +311,16 @@ def test_restart_resumes_at_seventy_per_cent_with_the_fit() -> None:
     assert fresh.state().a is None
 
 
-@pytest.mark.parametrize(("margin", "kept"), [(0.8, True), (0.94, False)])
-def test_a_restart_keeps_the_margin_that_requests_have_told_and_shifts_nothing(margin: float, kept: bool) -> None:
+@pytest.mark.parametrize(("fit", "kept"), [(Coefficients(0.014, 1.9e-4, 4e-5), True), (None, False)])
+def test_a_restart_keeps_the_margin_that_requests_have_told_and_shifts_nothing(
+    fit: Coefficients | None, kept: bool
+) -> None:
     one = sizer()
-    one.restore(SizerMemory(100.0, margin, Coefficients(0.014, 1.9e-4, 4e-5)), 0.0)
+    one.restore(SizerMemory(100.0, 0.8, fit), 0.0)
+    assert one.state().margin == pytest.approx(0.8 if kept else 0.94)
     for now in range(1, 6):
-        one.tick(moment(float(now), 100, 0.033, mix=3, mean_prompt_tokens=2000))
-    assert (one.state().margin == margin) == kept
+        one.tick(moment(float(now), 100, 0.033, mix=3))
+    assert (one.state().margin < 0.85) == kept
     assert one.epoch <= 1, "the mix was there before"
 
 
@@ -339,10 +342,12 @@ def test_margin_hears_only_requests_of_this_epoch_that_have_a_time_per_token() -
     for _ in range(100):
         one.observe(generation(0.09, epoch=1), 30.0)
         one.observe(generation(0.09, epoch=2, output=1), 30.0)
-    before = one.state().margin
+    before = one.state()
     for _ in range(6):
         one.observe(generation(0.09, epoch=2), 30.0)
-    assert one.state().margin == pytest.approx(before * 0.95)
+    assert before.a is not None and before.kappa is not None
+    floor = before.kappa * before.a / TARGET.itl_s
+    assert one.state().margin == pytest.approx(floor + 0.93 * (before.margin - floor))
     assert one.state().ttft_s == pytest.approx(0.05)
 
 

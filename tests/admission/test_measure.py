@@ -43,14 +43,14 @@ def test_streams_come_first_and_clear_what_lags() -> None:
     meter = Meter(0.0)
     for _ in range(30):
         meter.sample(generation(0.04, streaming=False), TARGET, 0.0, 0.1)
-    assert tick(meter, 2.0, tokens=100) == Measure(0.02, 3.0, 4.0, 1.0, False)
+    assert tick(meter, 2.0, tokens=100) == Measure(0.02, 3.0, 4.0, 1.0, False, 0.5)
     assert tick(meter, 3.0) is None
 
 
 def test_few_tokens_add_up_unless_the_streams_have_ended() -> None:
     meter = Meter(0.0)
     assert tick(meter, 1.0, tokens=15) is None
-    assert tick(meter, 2.0, tokens=15) == Measure(0.02, 3.0, 4.0, 1.0, False)
+    assert tick(meter, 2.0, tokens=15) == Measure(0.02, 3.0, 4.0, 1.0, False, 1.0)
     assert tick(meter, 3.0, tokens=15) is None
     assert meter.tick(4.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0) is None
     assert tick(meter, 5.0, tokens=15) is None

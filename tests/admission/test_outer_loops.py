@@ -6,6 +6,7 @@ from math import inf
 
 import pytest
 
+from proxy.admission.measure import Measure
 from proxy.admission.outer_loops import (
     Drag,
     Epoch,
@@ -73,17 +74,46 @@ def test_drag_corrects_the_lengths_by_what_the_engine_shows(seen: float, factor:
     drag = Drag()
     assert drag.factor == 1.0
     for _ in range(200):
-        drag.tick(2.0, 100.0, seen * 200.0, 0.5)
+        drag.tick(2.0, rest(seen * 200.0), 100.0)
     assert drag.factor == pytest.approx(factor, rel=1e-3)
+
+
+def rest(prefill: float, latency_s: float = 0.04, span_s: float = 0.5) -> Measure:
+    """Half a second of a hundred requests, with so many prefill tokens per step."""
+    return Measure(latency_s, 100.0, prefill, 1.0, False, span_s)
 
 
 def test_drag_believes_in_eight_seconds_and_starts_from_what_lengths_say() -> None:
     drag = Drag()
-    drag.tick(2.0, 100.0, 800.0, 0.5)
-    assert drag.factor == 1.0
-    for _ in range(16):
-        drag.tick(2.0, 100.0, 800.0, 0.5)
+    drag.tick(2.0, rest(800.0), 100.0)
+    assert drag.factor == pytest.approx((1 + 3 * 0.5 / 8.5) / 1.15, rel=0.02)
+    for _ in range(15):
+        drag.tick(2.0, rest(800.0), 100.0)
     assert drag.factor == pytest.approx((1 + 3 * (1 - 1 / 2.718)) / 1.15, rel=0.02)
+
+
+def test_drag_counts_tokens_for_steps_with_much_prefill_are_long() -> None:
+    drag = Drag()
+    for _ in range(100):
+        drag.tick(2.0, rest(0.0), 100.0)  # 12.5 steps
+        drag.tick(2.0, rest(600.0, latency_s=0.08), 100.0)  # 6.25 steps: 200 per step, as lengths say
+    assert drag.factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "factor"), [(100.0, 2 / 1.15), (5_000.0, 2 / (1 + (5_000 / 40_000) ** 0.5)), (40_000.0, 2 / 1.9)]
+)
+def test_drag_takes_a_few_prompts_for_noise(prompt: float, factor: float) -> None:
+    drag = Drag()
+    for _ in range(400):
+        drag.tick(2.0, rest(400.0), prompt)
+    assert drag.factor == pytest.approx(factor, rel=0.02)
+
+
+def test_drag_believes_nothing_where_no_prefill_is_expected() -> None:
+    drag = Drag()
+    drag.tick(0.0, rest(0.0), 0.0)
+    assert drag.factor == 1.0
 
 
 def scrape(at_s: float, running: int | None = 64, waiting: int | None = 10, **more: float) -> Telemetry:

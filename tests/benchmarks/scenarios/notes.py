@@ -31,12 +31,13 @@ INTRODUCTION = (
 
 STEADINESS = (
     "Three estimates move the limit: the mean lengths (prefill per output token, over the last hundred requests), the "
-    "margin and the engine's pace. With all three held still hardly anything is left of the variation, and with the "
-    "margin alone held still it stays below 0.05. The margin's quantile is noisy for what it is: requests that run "
+    "margin and the engine's pace. The nearer the target is to the time of an empty step, the more seats each of their "
+    "errors is worth. The margin's quantile is noisy for what it is: requests that run "
     "together are late together, so that 20 s hold one to four independent batches. Each can be made steadier at a "
-    "price paid elsewhere: slower lengths where outputs are of two kinds; a margin that looks back for a minute, or "
-    "for half of the time since the last change, where answers are not streamed and where the engine or the mix "
-    "changes, since the way to the new level judges for as long; a slower pace where long prompts come."
+    "price paid elsewhere: slower lengths where the mix shifts and where answers are not streamed; a margin that looks "
+    "back for a minute, or for half of the time since the last change, where answers are not streamed and where the "
+    "engine or the mix changes, since the way to the new level judges for as long; a slower pace where the engine "
+    "becomes slower."
 )
 # By scenario and measure: why the threshold is missed, where it is.
 MISSED: dict[str, dict[str, str]] = {
@@ -49,7 +50,7 @@ MISSED: dict[str, dict[str, str]] = {
         "attainment": "Counted are all requests that end in the minute after, also those that were running when the "
         "engine became slow: until the batch has drained to its new size they get their tokens at the slow pace of a "
         "batch that is too large. The limit itself is right within seconds (next line).",
-        "goodput": "The margin that the change cost is regained by one per cent at a time.",
+        "goodput": "The margin that the change cost is regained by one or two per cent of the seats at a time.",
     },
     "D": {
         "settled": "What lags is the mean output of the new mix: until its first requests have ended it is expected to "
