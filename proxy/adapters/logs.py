@@ -37,19 +37,25 @@ def configure(config: LogConfig, fd: int | None = None) -> RequestLog:
     """Send everything that the process says to `fd` (default: standard output)."""
     fd = sys.stdout.fileno() if fd is None else fd
     text = config.format == "text" or (config.format == "auto" and os.isatty(fd))
-    level = LEVELS[config.level]
     sink = Sink(fd)
     output = _Output(sink, text_line if text else json_line)
     structlog.configure(
         processors=[_Messages(output)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    root = logging.getLogger()
-    root.handlers = [_LibraryHandler(output)]
-    root.setLevel(max(level, logging.WARNING))  # libraries are heard only when something is wrong
-    return RequestLog(sink, _text_request if text else RequestLines().line, level, config.sample_rate)
+    logging.getLogger().handlers = [_LibraryHandler(output)]
+    requests = RequestLog(sink, _text_request if text else RequestLines().line)
+    adjust(requests, config)
+    return requests
+
+
+def adjust(requests: RequestLog, config: LogConfig) -> None:
+    """Take over another level and sample rate; the format stays as it was."""
+    level = LEVELS[config.level]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # libraries are heard only when something is wrong
+    requests.adjust(level, config.sample_rate)
 
 
 def _text_request(wall_s: float, level: int, record: RequestRecord) -> bytes:

@@ -44,12 +44,16 @@ def level_of(outcome: Outcome) -> int:
 class RequestLog:
     """The request lines. `request` belongs to the event loop's thread."""
 
-    def __init__(self, sink: Sink, render: Render, level: int, sample_rate: float) -> None:
+    def __init__(self, sink: Sink, render: Render, level: int = INFO, sample_rate: float = 1.0) -> None:
         self._sink = sink
         self._render = render
         self._level = level
         self._rate = sample_rate
         self._credit = 0.0
+
+    def adjust(self, level: int, sample_rate: float) -> None:
+        """From the next request on."""
+        self._level, self._rate = level, sample_rate
 
     def request(self, record: RequestRecord) -> None:
         """Write one line for an ended request. Successes are thinned out evenly: one of every 1/rate is kept."""

@@ -23,6 +23,7 @@ from proxy import __version__
 from proxy.adapters.build_info import COMPILED
 from proxy.adapters.gate import Bypass, Gate, drive
 from proxy.adapters.gauges import Scrape
+from proxy.adapters.logs import adjust
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.metrics_page import MetricsPage
 from proxy.adapters.prober import Prober
@@ -301,6 +302,7 @@ class Process:
         self.listener.intake = self._intake(settings, self.listener.intake.ticket_ids)
         self.listener.intake.draining = draining
         self.listener.relay.keepalive_s = settings.queue.keepalive_s
+        adjust(self.request_log, assembly.log_config(settings))
         self.prober.update(fleet.probe_targets(settings, tls), fleet.probe_config(settings))
 
     def drain(self) -> None:

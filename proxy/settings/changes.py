@@ -7,8 +7,10 @@ from typing import Any
 
 from proxy.settings.root import Settings
 
-RESTART_SECTIONS = ("listen", "admin", "tracing")
-LIVE_KEYS = frozenset({"listen.drain_delay_s", "listen.drain_timeout_s", "listen.max_body_bytes"})
+RESTART_SECTIONS = ("listen", "admin", "metrics", "log", "tracing")
+LIVE_KEYS = frozenset(
+    {"listen.drain_delay_s", "listen.drain_timeout_s", "listen.max_body_bytes", "log.level", "log.sample_rate"}
+)
 
 
 def restart_needed(old: Settings, new: Settings) -> list[str]:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 import structlog
 
-from proxy.adapters.logs import LogConfig, configure
+from proxy.adapters.logs import LogConfig, adjust, configure
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.request_log import RequestLog
 from proxy.types import Outcome
@@ -91,6 +91,22 @@ class LeakyError(Exception):
         return "<ClientResponse Authorization: Bearer planted-secret>"
 
     __str__ = __repr__
+
+
+def test_level_and_sample_rate_may_change_meanwhile() -> None:
+    output = Output(sample_rate=0.0)
+    library = logging.getLogger("library")
+    output.log.request(RECORD)
+    log.debug("too fine")
+    adjust(output.log, LogConfig(level="debug", format="text"))
+    output.log.request(RECORD)
+    log.debug("told")
+    library.warning("told, too")
+    adjust(output.log, LogConfig(level="error"))
+    output.log.request(RECORD)
+    log.warning("held back")
+    library.warning("held back, too")
+    assert [line["event"] for line in output.lines()] == ["request", "told", "told, too"]
 
 
 def test_ordinary_messages_share_the_sink_and_tell_no_secret() -> None:

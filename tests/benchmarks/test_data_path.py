@@ -31,11 +31,11 @@ SECOND_NS = 1_000_000_000
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Contestant]:
     (tmp_path / "nginx").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    return contestants(["penstock"], ["/a/sglang-router", "vllm-router", "/b/c/litellm", "unlogged"], tmp_path, 8001)
+    return contestants(["penstock"], ["/a/sglang-router", "vllm-router", "/b/c/litellm"], tmp_path, 8001)
 
 
 def test_nginx_and_penstock_come_first_and_nobody_shares_a_port(found: dict[str, Contestant]) -> None:
-    assert list(found) == ["nginx", "penstock", "sglang-router", "vllm-router", "litellm", "unlogged"]
+    assert list(found) == ["nginx", "penstock", "sglang-router", "vllm-router", "litellm"]
     assert len({one.port for one in found.values()}) == len(found)
 
 
@@ -47,15 +47,11 @@ def test_routers_are_told_their_upstream_and_their_ports(found: dict[str, Contes
         assert command[command.index("--worker-urls") + 1] == "http://127.0.0.1:8001"
 
 
-def test_unlogged_is_penstock_without_its_log_lines(found: dict[str, Contestant]) -> None:
-    rates = {}
-    for name in ("penstock", "unlogged"):
-        command = found[name].command
-        assert command[:3] == ["penstock", "serve", "--config"]
-        settings = yaml.safe_load(Path(command[3]).read_text(encoding="utf-8"))
-        assert settings["listen"]["port"] == found[name].port
-        rates[name] = settings["log"]["sample_rate"]
-    assert rates == {"penstock": 1.0, "unlogged": 0.0}
+def test_penstock_runs_with_a_line_for_each_request(found: dict[str, Contestant]) -> None:
+    command = found["penstock"].command
+    assert command[:3] == ["penstock", "serve", "--config"]
+    settings = yaml.safe_load(Path(command[3]).read_text(encoding="utf-8"))
+    assert (settings["listen"]["port"], settings["log"]["sample_rate"]) == (found["penstock"].port, 1.0)
 
 
 def test_litellm_has_one_worker_no_database_and_the_upstream_as_its_one_model(found: dict[str, Contestant]) -> None:

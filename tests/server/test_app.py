@@ -34,6 +34,9 @@ class Log:
     def request(self, record: object) -> None:
         """Not looked at."""
 
+    def adjust(self, level: int, sample_rate: float) -> None:
+        """Not looked at."""
+
     def take_dropped(self) -> int:
         return 0
 

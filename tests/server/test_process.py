@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -298,6 +299,7 @@ def test_a_reload_reaches_every_part() -> None:
         process.listener.intake.draining = True
         ids = process.listener.intake.ticket_ids
         more: Sections = {"limits": {"max_choices": 2}, "queue": {"keepalive_s": 5}, "target": {"itl_ms": 9}}
+        more["log"] = {"level": "warning", "sample_rate": 0.5}
         after = settings(engine("http://127.0.0.1:10", "f"), listen={"host": "127.0.0.1", "port": 1}, **more)
         world.loads.append(after)
         assert await process.reload() == (True, "applied; needs a restart: listen.port")
@@ -306,6 +308,7 @@ def test_a_reload_reaches_every_part() -> None:
         assert process.listener.intake.config.max_choices == 2
         assert (process.listener.intake.draining, process.listener.intake.ticket_ids) == (True, ids)
         assert process.listener.relay.keepalive_s == 5
+        assert world.log.adjusted == [(logging.WARNING, 0.5)]
         assert process.fleet.caps("f").good_tpot_s == 0.009
         assert list(process.prober.states()) == ["f"]
         assert process.dispatcher.models() == {"m": ("f",)}

@@ -36,6 +36,10 @@ class Log:
         self.records: list[RequestRecord] = []
         self.dropped = 0
         self.request = self.records.append
+        self.adjusted: list[tuple[int, float]] = []
+
+    def adjust(self, level: int, sample_rate: float) -> None:
+        self.adjusted.append((level, sample_rate))
 
     def take_dropped(self) -> int:
         dropped, self.dropped = self.dropped, 0

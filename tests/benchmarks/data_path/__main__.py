@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.benchmarks.data_path.cases import CASES, Case
-from tests.benchmarks.data_path.contestants import KEY, PEERS, UNLOGGED, Contestant, contestants, free_port
+from tests.benchmarks.data_path.contestants import KEY, PEERS, Contestant, contestants, free_port
 from tests.benchmarks.data_path.load import cpu_s, request
 from tests.benchmarks.data_path.table import show
 
@@ -34,7 +34,6 @@ START_S = 3.0  # routers ask their workers how they are
 FIND_LIMIT_S = 12.0  # the limit starts at 8 and doubles
 REST_S, LOOK_S, RESTS_BELOW = 20.0, 0.25, 0.1  # answers to clients that left are worked on for so long at most
 MANY = CASES[2]
-KNOWN = (*PEERS, UNLOGGED)
 
 
 @contextmanager
@@ -153,8 +152,7 @@ def run(
         stack.enter_context(process(0, *engine, log=folder / "upstream.log"))
         await_port(upstream)
         proxies = start(stack, found, folder)
-        for name in {"penstock", UNLOGGED} & proxies.keys():
-            proxies[name].turn(MANY, FIND_LIMIT_S)
+        proxies["penstock"].turn(MANY, FIND_LIMIT_S)
         for cycle in range(cycles):
             for case in cases:
                 both = {}
@@ -171,7 +169,7 @@ def main() -> None:
     source = f"{sys.executable} -m proxy"
     parser.add_argument("--penstock", default=source, metavar="COMMAND", help="what is measured (default: the source)")
     parser.add_argument(
-        "--beside", action="append", default=[], metavar="COMMAND", help=f"measure this, too: {', '.join(KNOWN)}"
+        "--beside", action="append", default=[], metavar="COMMAND", help=f"measure this, too: {', '.join(PEERS)}"
     )
     parser.add_argument("--cycles", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured per case and proxy")
@@ -181,8 +179,8 @@ def main() -> None:
     cases = [case for case in CASES if arguments.only in case.name]
     penstock = shlex.split(arguments.penstock)
     subprocess.run([*penstock, "--version"], check=True)
-    if unknown := [command for command in arguments.beside if Path(command).name not in KNOWN]:
-        parser.error(f"--beside {unknown[0]}: known are {', '.join(KNOWN)}, with or without a path before the name")
+    if unknown := [command for command in arguments.beside if Path(command).name not in PEERS]:
+        parser.error(f"--beside {unknown[0]}: known are {', '.join(PEERS)}, with or without a path before the name")
     results = run(penstock, arguments.beside, arguments.cycles, arguments.seconds, cases)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -37,9 +37,8 @@ admin: {{port: {admin}}}
 upstreams:
   - {{name: engine, url: "http://127.0.0.1:{upstream}", engine: openai, models: [m]}}
 tenants: {{list: [{{name: a, keys: ["sha256:{key}"]}}, {{name: b, keys: []}}, {{name: c, keys: []}}]}}
-log: {{format: json, sample_rate: {lines}}}
+log: {{format: json, sample_rate: 1.0}}
 """
-UNLOGGED = "unlogged"  # Penstock itself, without log lines: what they cost
 LITELLM = """
 model_list:
   - {{model_name: m, litellm_params: {{model: openai/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}}}
@@ -107,19 +106,18 @@ def contestants(penstock: list[str], beside: list[str], folder: Path, upstream: 
     (folder / "nginx.conf").write_text(NGINX.format(port=port, folder=folder, upstream=upstream), encoding="utf-8")
     found = {
         "nginx": Contestant(port, [nginx, "-c", str(folder / "nginx.conf")]),
-        "penstock": ours("penstock", penstock, folder, upstream, 1.0),
+        "penstock": ours(penstock, folder, upstream),
     }
     for one in beside:
         name = Path(one).name
-        unlogged = name == UNLOGGED
-        found[name] = ours(name, penstock, folder, upstream, 0.0) if unlogged else PEERS[name](one, folder, upstream)
+        found[name] = PEERS[name](one, folder, upstream)
     return found
 
 
-def ours(name: str, command: list[str], folder: Path, upstream: int, lines: float) -> Contestant:
-    """Penstock with its defaults; `lines` is the share of requests that get a log line."""
-    port, file = free_port(), folder / f"{name}.yaml"
+def ours(command: list[str], folder: Path, upstream: int) -> Contestant:
+    """Penstock with its defaults."""
+    port, file = free_port(), folder / "penstock.yaml"
     key = sha256(KEY.encode()).hexdigest()
-    text = PENSTOCK.format(port=port, admin=free_port(), upstream=upstream, key=key, lines=lines)
+    text = PENSTOCK.format(port=port, admin=free_port(), upstream=upstream, key=key)
     file.write_text(text, encoding="utf-8")
     return Contestant(port, [*command, "serve", "--config", str(file)])
