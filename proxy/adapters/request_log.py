@@ -44,11 +44,10 @@ def level_of(outcome: Outcome) -> int:
 class RequestLog:
     """The request lines. `request` belongs to the event loop's thread."""
 
-    def __init__(self, sink: Sink, render: Render, level: int = INFO, sample_rate: float = 1.0) -> None:
+    def __init__(self, sink: Sink, render: Render) -> None:
         self._sink = sink
         self._render = render
-        self._level = level
-        self._rate = sample_rate
+        self._level, self._rate = INFO, 1.0
         self._credit = 0.0
 
     def adjust(self, level: int, sample_rate: float) -> None:

@@ -81,7 +81,7 @@ class MarginLoop:
     def expect(self, fit: Coefficients, target_s: float, rho: float, seats: float, now: float) -> None:
         """The fit is known, and rho prompt tokens per output token at so many seats: the margin follows the floor,
         and until requests have told it stands where the prefill of others would leave it."""
-        self._floor = min(fit.kappa * fit.a / target_s, self.FLOOR_MOST)
+        self._stand(fit, target_s)
         if self._told:
             return
         rest = 1 - self._floor
@@ -92,7 +92,7 @@ class MarginLoop:
     def resume(self, margin: float, fit: Coefficients, target_s: float, now: float) -> None:
         """Go on from what an earlier run was told."""
         self._told = True
-        self._floor = min(fit.kappa * fit.a / target_s, self.FLOOR_MOST)
+        self._stand(fit, target_s)
         self._aim((margin - self._floor) / (1 - self._floor), now)
 
     def shifted(self) -> None:
@@ -105,6 +105,9 @@ class MarginLoop:
         self._spreads.clear()
         self._ranked.clear()
         self._late = self._count = 0
+
+    def _stand(self, fit: Coefficients, target_s: float) -> None:
+        self._floor = min(fit.kappa * fit.a / target_s, self.FLOOR_MOST)
 
     def _aim(self, fill: float, now: float) -> None:
         self._fill = min(max(fill, self.LEAST), self.MOST)
