@@ -168,7 +168,7 @@ class AdaptiveBatchSizer:
         preempted = self._memory.tick(given.engine, now, wanted)
         measure = self._measure(given)
         if self._mix is not None and given.mix != self._mix:
-            self._shift()
+            self._shift(now)
         self._mix = given.mix
         if measure is not None:
             self._learn(measure, given, preempted)
@@ -274,9 +274,9 @@ class AdaptiveBatchSizer:
         self._epoch.open(now)
         self._margin.restart()
 
-    def _shift(self) -> None:
+    def _shift(self, now: float) -> None:
         """Other requests come: nothing that the earlier ones met judges them, and the limit ramps to their level."""
-        self._epoch.shift()
+        self._epoch.open(now)
         self._margin.shifted()
         if isinstance(self._law, ModelLaw):
             self._law.restart()

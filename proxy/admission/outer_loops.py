@@ -261,8 +261,7 @@ class Epoch:
     """Number of the present conditions; a request dispatched under an earlier one judges nothing that came after.
 
     One opens when ln kappa has moved by 0.15, at most every 20 s, and again with every further 0.05 within 10 s, when
-    kappa has arrived: who was dispatched on its way judges nothing either. Other requests open one that does not count
-    for those 20 s: an engine that becomes slower soon after would be judged by those that it has made late.
+    kappa has arrived: who was dispatched on its way judges nothing either.
     """
 
     PAUSE_S = 20.0
@@ -279,10 +278,6 @@ class Epoch:
     def open(self, now: float) -> None:
         self.number += 1
         self._since_s = now
-
-    def shift(self) -> None:
-        """Other requests come."""
-        self.number += 1
 
     def follow(self, kappa_log: float, now: float) -> bool:
         """True when a new epoch has opened."""

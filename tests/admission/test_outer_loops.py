@@ -240,15 +240,6 @@ def test_epoch_opens_on_a_moved_kappa_at_most_every_twenty_seconds() -> None:
     assert epoch.number == 2
 
 
-def test_other_requests_keep_a_slowdown_from_opening_no_epoch() -> None:
-    conditions, requests = Epoch(0.0), Epoch(0.0)
-    conditions.open(30.0)
-    requests.shift()
-    assert (conditions.number, requests.number) == (1, 1)
-    assert not conditions.follow(0.3, 31.0)
-    assert requests.follow(0.3, 31.0)
-
-
 def test_epoch_opens_again_for_ten_seconds_while_the_same_move_goes_on() -> None:
     epoch = Epoch(0.0)
     moves = (

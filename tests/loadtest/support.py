@@ -117,14 +117,7 @@ class Scripted:
 @asynccontextmanager
 async def scripted(*script: bytes, tls: ssl.SSLContext | None = None, **more: Any) -> AsyncIterator[Scripted]:
     endpoint = Scripted(script or (good(),), **more)
-    tasks: list[asyncio.Task[None]] = []
-    writers: list[asyncio.StreamWriter] = []
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        tasks.append(asyncio.create_task(endpoint.serve(reader, writer)))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0, ssl=tls)
     where = "https://localhost" if tls else "http://127.0.0.1"
     endpoint.url = f"{where}:{server.sockets[0].getsockname()[1]}"
     try:
@@ -134,11 +127,7 @@ async def scripted(*script: bytes, tls: ssl.SSLContext | None = None, **more: An
         for _ in range(3):
             await asyncio.sleep(0)  # a server that is closed while it accepts leaves a transport open
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:
-            writer.transport.abort()  # one that is cancelled before it has begun closes nothing
+        server.close_clients() if hasattr(server, "close_clients") else None
         await asyncio.sleep(0)
 
 
