@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 import httptools
 
 from proxy.adapters.repeats import KnownAnswer, remember
-from proxy.adapters.sockets import all_taken, is_own_shortage, reserve, spare_files, watch_peer
+from proxy.adapters.sockets import adjust_upstream, all_taken, is_own_shortage, reserve, spare_files
 from proxy.adapters.tasks import Tasks
 from proxy.wire.chunks import chunk_start
 
@@ -86,7 +86,7 @@ class UpstreamConnection:
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         own = transport.get_extra_info("socket")
         if own is not None:
-            watch_peer(own, give_up_unacknowledged=True)
+            adjust_upstream(own)
         self.opened_s = self.pool.clock()
         self.pool.open.add(self)
 

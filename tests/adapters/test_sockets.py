@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from proxy.adapters.sockets import all_taken, is_own_shortage, reserve, spare_files, watch_peer
+from proxy.adapters.sockets import adjust_upstream, all_taken, is_own_shortage, reserve, spare_files, watch_peer
 from tests.e2e.scripted_upstream import drop_all
 
 
@@ -24,6 +24,19 @@ def test_what_a_listening_socket_accepts_is_watched_too(give_up: bool, user_time
         watch_peer(server, give_up)
         with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
             assert options(accepted) == options(server) == (1, 15, 5, 3, user_timeout_ms)
+
+
+def test_an_upstream_is_watched_and_acknowledged_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as one:
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1, "what Linux begins with"
+            adjust_upstream(one)
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 0
+            assert options(one) == (1, 15, 5, 3, 60_000)
+        monkeypatch.delattr(socket, "TCP_QUICKACK")
+        with socket.create_connection(server.getsockname()) as one:
+            adjust_upstream(one)
+            assert options(one) == (1, 15, 5, 3, 60_000), "a system without it does without it"
 
 
 class Shown(asyncio.Transport):

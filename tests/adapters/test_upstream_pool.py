@@ -257,11 +257,22 @@ def test_a_connection_beyond_its_age_is_not_used_again() -> None:
 class Opened:
     """What a transport shows of its socket."""
 
+    def __init__(self) -> None:
+        self.options: list[tuple[int, ...]] = []
+
     def fileno(self) -> int:
         return 7
 
-    def setsockopt(self, *_: int) -> None:
-        pass
+    def setsockopt(self, *option: int) -> None:
+        self.options.append(option)
+
+
+def test_a_connection_is_adjusted_as_it_is_made() -> None:
+    opened = Opened()
+    pool = UpstreamPool("u0", 80, None, 1.0, no_tasks(), lambda: 0.0)
+    UpstreamConnection(pool).connection_made(ScriptedTransport([], sock=opened))
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in opened.options
+    assert (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0) in opened.options
 
 
 @pytest.mark.parametrize(("spare", "words"), [(2, ["fresh"]), (1, [("short of files", True)])])
