@@ -162,7 +162,6 @@ def _second(wall_s: int) -> str:
     return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-@lru_cache(maxsize=4)
 def stamp(wall_ms: int) -> str:
     """RFC 3339, in UTC."""
     return _STAMP % (_second(wall_ms // 1000), wall_ms % 1000)
