@@ -26,7 +26,8 @@ SWEEP_S = 0.5
 BACKLOG: Final = 4096
 ENTER_S = 1.0  # for the TLS handshakes of those who come in last
 ACCEPTED_S: Final = 0.01  # for the loop to introduce those whom it has accepted already: it does so in a later turn
-_ID = "req-%s%08x"  # a variable: see `adapters/log_lines`
+_IDS = "req-%s%06x"  # a variable: see `adapters/log_lines`
+_LAST: Final = tuple([f"{number:02x}" for number in range(256)])  # a format costs more than a concatenation
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Listener:
         self.draining = False
         self._prefix = os.urandom(5).hex()
         self._count = 0
+        self._ids = ""  # what 256 of them have alike
         self._server: Any = None  # asyncio.Server, or uvloop's, whose `sockets` is a list
 
     def __repr__(self) -> str:
@@ -96,7 +98,10 @@ class Listener:
     def new_id(self) -> str:
         """Unique over processes: a random prefix and a number."""
         self._count += 1
-        return _ID % (self._prefix, self._count)
+        last = self._count & 255
+        if not last or not self._ids:
+            self._ids = _IDS % (self._prefix, self._count >> 8)
+        return self._ids + _LAST[last]
 
     def relay_for(self, inbound: Inbound) -> Relay:
         route = inbound.route

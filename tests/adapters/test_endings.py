@@ -62,10 +62,13 @@ def test_usage_that_counts_fewer_tokens_than_came_moves_neither_the_time_per_tok
     assert shell.gate.lanes["u0"].tokens_per_event == 1.0
 
 
-def test_our_own_lines() -> None:
-    assert own_lines("a-1", "high", 0.0123, "u0") == (
-        b"x-request-id: a-1\r\nrequest-id: a-1\r\nx-penstock-class: high\r\nx-penstock-queue-ms: 12.3\r\n"
-        b"x-penstock-upstream: u0\r\n"
+@pytest.mark.parametrize(
+    ("waited_s", "told"), [(0.0, b"0.0"), (0.0123, b"12.3"), (0.00096, b"1.0"), (61.23456, b"61234.6"), (1e-9, b"0.0")]
+)
+def test_our_own_lines(waited_s: float, told: bytes) -> None:
+    assert own_lines("a-1", "high", waited_s, "u0") == (
+        b"x-request-id: a-1\r\nrequest-id: a-1\r\nx-penstock-class: high\r\nx-penstock-queue-ms: %b\r\n"
+        b"x-penstock-upstream: u0\r\n" % told
     )
 
 
