@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
@@ -45,17 +43,17 @@ def plausible(end: StreamEnd, events: int) -> tuple[Usage | None, str | None]:
     return usage._replace(completion_tokens=events), "fewer_than_events"
 
 
-class Ended(Protocol):
-    """What an exchange knows at its end."""
+class Ended:
+    """What an exchange knows at its end. No protocol: compiled, every attribute of one is looked up by name."""
 
-    relay: Relay
-    inbound: Inbound
-    ticket: Ticket
-    streamed: bool
-    granted_s: float
-    last_token_s: float
-    ttft_s: float | None
-    events: int
+    __slots__ = ("events", "granted_s", "inbound", "last_token_s", "relay", "streamed", "ticket", "ttft_s")
+
+    def __init__(self, relay: Relay, inbound: Inbound, ticket: Ticket) -> None:
+        self.relay, self.inbound, self.ticket = relay, inbound, ticket
+        self.streamed = False
+        self.granted_s = self.last_token_s = 0.0
+        self.ttft_s: float | None = None
+        self.events = 0
 
 
 def record_of(

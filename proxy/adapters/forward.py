@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.adapters import mishap, silence
-from proxy.adapters.endings import own_lines, plausible, record_of, written_head
+from proxy.adapters.endings import Ended, own_lines, plausible, record_of, written_head
 from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
@@ -32,30 +32,28 @@ WAITING: Final = b": waiting\n\n"
 SHED_STATUSES: Final = frozenset({429, 503})
 
 
-class Exchange:
+class Exchange(Ended):
     """The ticket's client. Created when the body has been read, gone when the last byte has been relayed."""
 
     # fmt: off
     __slots__ = (
-        "answer_headers", "begun", "connection", "early", "ended", "events", "granted_s", "held",
-        "inbound", "lane", "last_read_s", "last_token_s", "paused", "reason", "relay", "reused", "sink", "slowed",
-        "status", "streamed", "tail", "ticket", "ttft_s", "upload_started",
+        "answer_headers", "begun", "connection", "early", "ended", "held", "lane", "last_read_s", "paused", "reason",
+        "reused", "sink", "slowed", "status", "tail", "upload_started",
     )
     # fmt: on
 
     def __init__(self, relay: Relay, sink: Sink, inbound: Inbound, ticket: Ticket) -> None:
-        self.relay, self.sink, self.inbound, self.ticket = relay, sink, inbound, ticket
+        super().__init__(relay, inbound, ticket)
+        self.sink = sink
         ticket.client = self
         self.lane: Lane | None = None
         self.connection: UpstreamConnection | None = None
-        self.reused = self.begun = self.ended = self.paused = self.streamed = self.upload_started = self.early = False
+        self.reused = self.begun = self.ended = self.paused = self.upload_started = self.early = False
         self.slowed = False  # its client has read too slowly at some time: its time per token is not the engine's
-        self.granted_s = self.last_read_s = self.last_token_s = 0.0
-        self.ttft_s: float | None = None
+        self.last_read_s = 0.0
         self.status, self.reason = 0, b""
         self.answer_headers: list[tuple[bytes, bytes]] = []
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
-        self.events = 0
         self.tail: StreamTail  # from the answer's head on
 
     def __repr__(self) -> str:
