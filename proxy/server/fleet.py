@@ -52,6 +52,7 @@ class Fleet:
         self.gate, self.tasks, self.clock, self.short = gate, tasks, clock, short
         self._made_of: dict[str, tuple[object, ...]] = {}
         self._caps: dict[str, Caps] = {}
+        self.caps: Callable[[str], Caps] = self._caps.__getitem__  # by upstream; asked at each request's end
 
     def follow(self, settings: Settings, tls: dict[str, ssl.SSLContext | None]) -> None:
         """Make, keep or replace lanes. A replaced lane's running exchanges finish on their old connections."""
@@ -88,9 +89,6 @@ class Fleet:
             lines=upstream_lines(netloc, key.encode("ascii") if key is not None else None),
             running=old.running if old is not None else {},
         )
-
-    def caps(self, upstream: str) -> Caps:
-        return self._caps[upstream]
 
 
 def contexts(settings: Settings) -> dict[str, ssl.SSLContext | None]:
