@@ -27,7 +27,7 @@ BACKLOG: Final = 4096
 ENTER_S = 1.0  # for the TLS handshakes of those who come in last
 ACCEPTED_S: Final = 0.01  # for the loop to introduce those whom it has accepted already: it does so in a later turn
 _IDS = "req-%s%06x"  # a variable: see `adapters/log_lines`
-_LAST: Final = tuple([f"{number:02x}" for number in range(256)])  # a format costs more than a concatenation
+_LAST: Final = [f"{number:02x}" for number in range(256)]  # a format costs more than a concatenation
 
 
 @dataclass(frozen=True, slots=True)

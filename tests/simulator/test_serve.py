@@ -8,6 +8,7 @@ import threading
 import urllib.request
 
 import pytest
+from aiohttp import web
 
 from proxy.simulator.server import run
 from proxy.simulator.server.app import create_app
@@ -65,3 +66,28 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
         return url
 
     assert asyncio.run(scenario()).startswith("http://[::1]:")
+
+
+def test_a_client_that_leaves_while_its_answer_is_written_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def late(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.close()  # not yet told as lost
+        await response.write(b"late")
+        raise AssertionError("a closing connection takes nothing")
+
+    async def scenario() -> bytes:
+        app = create_app(PROFILE)
+        app.router.add_get("/late", late)
+        runner, url = await listen(app, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"GET /late HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        await runner.cleanup()
+        return answer
+
+    assert b"late" not in asyncio.run(scenario())
+    assert caplog.records == []

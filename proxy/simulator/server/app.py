@@ -271,6 +271,8 @@ async def shaped_errors(request: web.Request, handler: Handler) -> web.StreamRes
         answer = error_response(request, RefusedError(error.status, code, error.reason))
         answer.headers.extend({name: value for name, value in error.headers.items() if name == "Allow"})
         return answer
+    except ConnectionResetError:  # the client left while its answer was written; what is given back goes nowhere
+        return web.Response()
 
 
 async def name_itself(request: web.Request, response: web.StreamResponse) -> None:
