@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from queue import SimpleQueue
 from typing import Final
 
@@ -32,6 +31,8 @@ class Sink:
         self._told = 0
         self._torn = False  # the last write ended inside a line
         self._closed = False
+        self._gathering = threading.Lock()  # held until the end: to wait for it is a pause that the end cuts short
+        self._gathering.acquire()
         self._worker = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._worker.start()
 
@@ -50,14 +51,16 @@ class Sink:
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, for at most `timeout_s` seconds; later lines are dropped."""
-        self._closed = True
-        self._ring.put(b"")  # wakes the writer
+        if not self._closed:
+            self._closed = True
+            self._gathering.release()
+            self._ring.put(b"")  # wakes the writer
         self._worker.join(timeout_s)
 
     def _run(self) -> None:
         while not (self._closed and not self._ring.qsize()):
             lines = [self._ring.get()]
-            time.sleep(GATHER_S)
+            self._gathering.acquire(timeout=GATHER_S)
             lines += self._taken(BATCH_MAX - 1)
             while lines:
                 self._write(b"".join(lines))

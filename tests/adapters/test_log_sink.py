@@ -79,6 +79,7 @@ def test_a_full_ring_drops_only_what_does_not_fit(pipe: tuple[int, int]) -> None
 def test_what_is_put_after_the_end_is_counted_once(pipe: tuple[int, int]) -> None:
     sink = Sink(pipe[1])
     sink.close(5)
+    sink.close(5)
     sink.put(b"late\n")
     assert (sink.take_dropped(), sink.take_dropped()) == (1, 0)
 
