@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import PurePath
@@ -31,6 +31,7 @@ REDACTED: Final = "[redacted]"
 APPEND_NEWLINE: Final[int] = orjson.OPT_APPEND_NEWLINE
 
 Fields = dict[str, Any]
+Render = Callable[[float, int, RequestRecord], bytes]  # of wall-clock time, level, record: its line with a newline
 
 
 def error_name(error: BaseException) -> str:
@@ -194,3 +195,20 @@ def _word(value: Any) -> str:
 def _printable(text: str) -> str:
     """Escape sequences could repaint the terminal of whoever reads."""
     return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+class RequestLine:
+    """The line of an ended request, made later. Nobody changes its record any more."""
+
+    __slots__ = ("_level", "_record", "_render", "_wall_s")
+
+    def __init__(self, render: Render, wall_s: float, level: int, record: RequestRecord) -> None:
+        self._render, self._wall_s, self._level, self._record = render, wall_s, level, record
+
+    def made(self) -> bytes:
+        """Where it cannot be made, a line that tells why: those that are made with it are not lost."""
+        try:
+            return self._render(self._wall_s, self._level, self._record)
+        except Exception as error:
+            fault = {"time": "", "level": "", "event": "internal error", "task": "log line", **error_fields(error)}
+            return json_line(self._wall_s, logging.ERROR, {**fault, "request_id": self._record.request_id})

@@ -1,8 +1,7 @@
 """A bounded ring of log lines and the thread that writes them: `put` never waits, whatever becomes of the output.
 
-Lines are made by those who put: what they are made of is at hand there, and a writer that makes them would take the
-interpreter from the event loop for it. Each batch is one `os.write`. A full ring, a closed pipe or a full disk cost
-lines, which are counted, never requests.
+Lines are made by those who put: a writer that makes them takes the interpreter from the event loop for as long. Each
+batch is one `os.write`. A full ring, a closed pipe or a full disk cost lines, which are counted, never requests.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ async def _serve(
     checks: bool,
 ) -> int:
     request_log = configure(assembly.log_config(settings))
+    request_log.gather(asyncio.get_running_loop().call_later)
     claim_files(settings.listen.max_connections)
     try:
         process = Process(settings, request_log, reload, embedded, recorder, checks)

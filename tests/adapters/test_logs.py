@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import pty
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import Any
@@ -15,7 +16,7 @@ import structlog
 
 from proxy.adapters.logs import LogConfig, adjust, configure
 from proxy.adapters.records import RequestRecord
-from proxy.adapters.request_log import RequestLog
+from proxy.adapters.request_log import GATHER_S, GATHERED, RequestLog
 from proxy.types import Outcome
 from tests.counting import lines_executed
 
@@ -84,6 +85,23 @@ def test_the_level_decides_which_requests_are_told(level: str, outcomes: list[st
     for outcome in (Outcome.SUCCESS, Outcome.RATE_LIMITED, Outcome.INTERNAL_ERROR):
         output.log.request(replace(RECORD, outcome=outcome))
     assert [line["outcome"] for line in output.lines()] == outcomes
+
+
+def test_lines_are_made_a_few_at_a_time_or_when_the_first_has_waited() -> None:
+    output = Output()
+    calls: list[tuple[float, Callable[[], None]]] = []
+    output.log.gather(lambda delay_s, call: calls.append((delay_s, call)))
+    for number in range(GATHERED + 1):
+        output.log.request(replace(RECORD, request_id=f"r-{number}"))
+    log.info("in between")
+    [(delay_s, made_late)] = calls  # one, however many lines
+    assert delay_s == GATHER_S
+    made_late()
+    output.log.request(replace(RECORD, request_id="r-last"))
+    assert len(calls) == 2
+    told = [line.get("request_id", line["event"]) for line in output.lines()]  # the end waits for no call
+    first = [f"r-{number}" for number in range(GATHERED)]
+    assert told == [*first, "in between", f"r-{GATHERED}", "r-last"]
 
 
 class LeakyError(Exception):
@@ -162,5 +180,7 @@ def test_a_terminal_gets_text() -> None:
 def test_a_line_costs_few_lines_of_code() -> None:
     output = Output(sample_rate=1.0)
     output.log.request(RECORD)
-    assert lines_executed(lambda: output.log.request(RECORD)) <= 45
-    assert len(output.lines()) == 2
+    output.log.gather(lambda delay_s, call: None)
+    executed = lines_executed(lambda: deque(map(output.log.request, [RECORD] * GATHERED), 0))
+    assert executed <= 45 * GATHERED
+    assert len(output.lines()) == 1 + GATHERED

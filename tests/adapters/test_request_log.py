@@ -7,7 +7,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.adapters.log_lines import json_line, request_fields
+from proxy.adapters.log_lines import RequestLine, json_line, request_fields
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.request_log import SHARED_MAX, RequestLines
 from proxy.types import Outcome
@@ -57,3 +57,14 @@ def test_what_is_kept_for_requests_is_bounded() -> None:
         success = RequestRecord("r-1", "/v1/completions", Outcome.SUCCESS, 200, 1.0, f"t{number}")
         assert orjson.loads(lines.line(0.5, logging.INFO, success))["tenant"] == f"t{number}"
         assert len(lines._shared) <= SHARED_MAX
+
+
+def test_a_line_that_cannot_be_made_tells_why_and_hides_no_other() -> None:
+    def failing(wall_s: float, level: int, record: RequestRecord) -> bytes:
+        raise OverflowError("planted-secret")
+
+    record = RequestRecord("r-7", "/v1/completions", Outcome.SUCCESS, 200, 1.0)
+    line = orjson.loads(RequestLine(failing, 0.5, logging.INFO, record).made())
+    assert (line["event"], line["level"], line["error"]) == ("internal error", "error", "OverflowError")
+    assert line["request_id"] == "r-7" and line["frames"][-1].startswith("test_request_log.py")
+    assert "planted-secret" not in str(line)

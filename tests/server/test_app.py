@@ -29,10 +29,14 @@ class Log:
 
     def __init__(self) -> None:
         self.closed = 0
+        self.later: object = None
         self.claimed: list[int] = []
 
     def request(self, record: object) -> None:
         """Not looked at."""
+
+    def gather(self, later: object) -> None:
+        self.later = later
 
     def adjust(self, level: int, sample_rate: float) -> None:
         """Not looked at."""
@@ -105,6 +109,7 @@ def test_a_signal_ends_it_with_0(number: int, log: Log) -> None:
     assert admin.startswith("http://127.0.0.1:")
     assert public != admin
     assert (log.closed, log.claimed) == (1, [10_000])
+    assert log.later is not None
     assert [line["running"] for line in told if line["event"] == "draining"] == [0]
     assert gc.get_threshold() == app.GC_THRESHOLDS
 
