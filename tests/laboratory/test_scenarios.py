@@ -6,6 +6,9 @@ with: sweeping for them takes minutes.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from tests.benchmarks.scenarios import worlds
 from tests.benchmarks.scenarios.__main__ import PAGE, kept
 from tests.benchmarks.scenarios.document import document, worst
 from tests.benchmarks.scenarios.scenario import Best, Measure
-from tests.benchmarks.scenarios.sweep import SCENARIOS, StaticJob
+from tests.benchmarks.scenarios.sweep import LAW_CODE, ROOT, SCENARIOS, StaticJob, code
 from tests.benchmarks.scenarios.worlds import OURS
 
 
@@ -57,7 +60,40 @@ def test_a_static_limit_that_keeps_the_targets_for_too_few_is_worth_nothing() ->
     free, kept, lost = (StaticJob(world, ((2.0, 12.0),), 64, 1, share) for share in (0.0, 0.5, 1.01))
     assert free.do() == kept.do() > [0.0]
     assert lost.do() == [0.0]
-    assert len({job.key({"engine": ""}) for job in (free, kept, lost)}) == 3
+    assert len({job.key({"others": ""}) for job in (free, kept, lost)}) == 3
+
+
+@pytest.mark.source  # what is compiled calls without a profiler
+@pytest.mark.parametrize(("key", "law"), [("F", "dynamic"), ("I", "static:60"), ("O", "static:100"), ("T", "aimd")])
+def test_other_laws_run_nothing_of_ours_but_what_answers_before_the_first_tick(key: str, law: str) -> None:
+    """So results of theirs that are kept stay true when our law changes, and only then."""
+    called: set[str] = set()
+    ours = {str(ROOT / name) for name in LAW_CODE}
+
+    def profiled(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename in ours:
+            called.add(frame.f_code.co_qualname)
+
+    world = next(iter(SCENARIOS[key].worlds.values()))
+    before = sys.getprofile()
+    sys.setprofile(profiled)
+    try:
+        worlds.run(replace(world, until_s=8.0), law, 1)
+    finally:
+        sys.setprofile(before)
+    assert "AdaptiveBatchSizer.__init__" in called
+    constants = {"law_of", "MarginLoop.margin", "Price.cost"}
+    constants |= {f"StepModel.{name}" for name in ("coefficients", "fit_ratio", "prefill_rate")}
+    names = ("_hard_bound", "epoch", "kv_factor", "limit", "prefill_rate", "prefill_tokens_max", "seats")
+    constants |= {f"AdaptiveBatchSizer.{name}" for name in (*names, "service_cost", "set_ceiling", "state")}
+    assert {name for name in called if not name.endswith(".__init__")} <= constants
+
+
+def test_what_decides_results_of_other_laws_is_all_code_but_our_law() -> None:
+    queue, law = "proxy/admission/queue.py", "proxy/admission/margin.py"
+    assert all((ROOT / name).is_file() for name in LAW_CODE)
+    assert code([queue, law], LAW_CODE) == code([queue])
+    assert len({code([queue, law]), code([queue]), code([law])}) == 3
 
 
 @pytest.mark.source  # another law takes the place of the sizer, which is native

@@ -37,21 +37,22 @@ GROUPS = (*LIMITS, *OBSTACLES, *LOADS_AND_PROXIES, *OTHERS, *QUEUES)
 SCENARIOS: dict[str, Scenario] = {one.key: one for one in sorted(GROUPS, key=lambda one: one.key)}
 COARSE, FINE, NEAR = 1.2, 1.05, 1.16
 HERE = "tests/benchmarks/scenarios"
-ENGINE_CODE = (
+# Our own law, which other laws replace: of this code they run constructors, and what answers before the first tick.
+LAW = ("batch_sizer", "engine_cap", "limits", "margin", "measure", "outer_loops", "sizer_state", "step_model")
+LAW_CODE = tuple(f"proxy/admission/{name}.py" for name in LAW)
+ALL_CODE = (
     *(f"proxy/simulator/{name}.py" for name in ("blocks", "engine", "profiles")),
     *(f"proxy/laboratory/{name}.py" for name in ("bench", "lab", "measures", "workload")),
-    f"{HERE}/worlds.py",
+    *(f"{HERE}/{name}.py" for name in ("worlds", "laws")),
+    *("proxy/types.py", "proxy/admission/*.py", "proxy/dispatcher/*.py", "proxy/routing/*.py"),
 )
-LADDER_CODE = (*ENGINE_CODE, f"{HERE}/laws.py")  # other laws replace ours, and what remains is a queue in order
-ALL_CODE = (*LADDER_CODE, "proxy/admission/*.py", "proxy/dispatcher/*.py", "proxy/routing/*.py")
 
 
-def code(patterns: Sequence[str]) -> str:
+def code(patterns: Sequence[str], but: Sequence[str] = ()) -> str:
     """Hash of the sources as parsed: layout and comments decide nothing."""
     digest = hashlib.sha256()
-    for pattern in patterns:
-        for path in sorted(ROOT.glob(pattern)):
-            digest.update(parsed(path.read_text(encoding="utf-8")).encode())
+    for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)} - {ROOT / name for name in but}):
+        digest.update(parsed(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
 
 
@@ -71,7 +72,7 @@ class StaticJob:
 
     def key(self, sources: dict[str, str]) -> str:
         keeping = f" keeping {self.keeps}" if self.keeps else ""
-        return f"static {self!r}{keeping} {sources['engine']}"
+        return f"static {self!r}{keeping} {sources['others']}"
 
     def do(self) -> list[float]:
         lab = worlds.run(self.world, f"static:{self.seats}", self.seed)
@@ -100,7 +101,7 @@ class RunJob:
         scenario = SCENARIOS[self.scenario]
         reading = inspect.getsource(inspect.getmodule(scenario.read) or sys)
         world = scenario.worlds[self.world]
-        return f"run {self!r} {world!r} {sources['ours' if self.law == OURS else 'ladder']} {parsed(reading)}"
+        return f"run {self!r} {world!r} {sources['ours' if self.law == OURS else 'others']} {parsed(reading)}"
 
     def do(self) -> dict[str, Any]:
         scenario = SCENARIOS[self.scenario]
@@ -133,7 +134,7 @@ class Bench:
         self._processes = processes
         self._tell = tell
         self._fresh = fresh
-        self._sources = {"engine": code(ENGINE_CODE), "ladder": code(LADDER_CODE), "ours": code(ALL_CODE)}
+        self._sources = {"others": code(ALL_CODE, LAW_CODE), "ours": code(ALL_CODE)}
         self.cpu_s = self.simulated_s = 0.0
         self.runs = 0
         CACHE.mkdir(parents=True, exist_ok=True)
