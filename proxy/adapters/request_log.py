@@ -60,7 +60,7 @@ class RequestLog:
         self._credit = 0.0
         self._later: Later | None = None
         self._gathered: list[RequestLine] = []
-        self._awaited = False  # a call of `_make` is under way
+        self._awaited = False  # `_make_late` will be called
 
     def gather(self, later: Later) -> None:
         """From now on a few lines are made at a time; before that each at once."""

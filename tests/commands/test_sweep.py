@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from argparse import Namespace
 from pathlib import Path
@@ -21,9 +22,10 @@ def test_it_saves_three_files_and_goes_on_where_it_ended(tmp_path: Path, capsys:
     words = [*SHORT, "--out", str(tmp_path / "s"), "--slo", "ttft=5s"]
     with in_a_thread() as endpoint:
         assert main(["sweep", endpoint.url, "--concurrency", "1,2", *words]) == 0
-        first = len(endpoint.asked)
+        first, told = len(endpoint.asked), re.compile(r"^concurrency (\d): ", re.MULTILINE)
+        assert told.findall(capsys.readouterr().err) == ["1", "2"]
         assert main(["sweep", endpoint.url, "--concurrency", "1,2,3", *words, "--json"]) == 0
-        assert 0 < len(endpoint.asked) - first < first
+        assert told.findall(capsys.readouterr().err) == ["3"] and len(endpoint.asked) > first
         assert main(["sweep", endpoint.url, "--concurrency", "1,2", *words, "--seed", "4"]) == 2
         assert "holds another sweep (other workload); give another --out, or --fresh" in capsys.readouterr().err
         assert main(["sweep", endpoint.url, "--concurrency", "3", *words, "--seed", "4", "--fresh"]) == 0
