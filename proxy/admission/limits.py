@@ -208,10 +208,11 @@ class ModelLaw:
         return None
 
     def ticked(self, limit: float, signal: Signal) -> Change | None:
+        if signal.predicted is None:
+            self._history.clear()  # another engine answers
+            return None
         if signal.binding:
             self._history.append((signal.running, signal.token_rate))
-        if signal.predicted is None:
-            return None
         goal = max(1.0, min(signal.predicted, signal.trusted))
         if goal < (1 - self.DEAD_BAND) * limit:
             self.arrived = True

@@ -9,7 +9,10 @@ fit, with 0.2 x5 <= a <= x5 and b, d > 0; x5 is the 5 % quantile of x/kappa over
 be a tick whose tokens came late together. Fast: e = ln(x / model) - ln kappa moves ln kappa by 0.35 e if
 |e| > 0.10, else by 0.08 e, |e| clipped at 0.7. So a uniform slowdown (throttling, a noisy neighbour) is followed in a
 few ticks and does not bend the slopes. Sums decay with the time measured, not with the clock: an idle hour forgets
-nothing. A kappa beyond e^1.5 is another engine and moves into the coefficients.
+nothing. A kappa beyond e^1.5 moves into the coefficients.
+
+A tick beyond e^1.5 of its prediction, up or down, may be a stall; the third in a row tells of another engine or model.
+Nothing that was learnt holds for that, least of all the split into a and b, and the fit starts anew.
 
     seats at a target T with rho prefill tokens per output token:  N = (T/kappa - a) / (b + d rho)
 """
@@ -25,6 +28,7 @@ WINDOW: Final = 120
 MEMORY_S: Final = 45.0
 RIDGE: Final = 2e-3
 KAPPA_LOG_MAX: Final = 1.5
+FOREIGN_TICKS: Final = 3
 CHUNK_TOKENS: Final = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
 NOISE: Final = 0.2  # relative; the fit is judged against at least this much spread
 FLOOR_PART: Final = 20
@@ -58,6 +62,7 @@ class StepModel:
         self._mean_log = 0.0
         self._poor_ticks = 0
         self._poor = False
+        self._foreign_ticks = 0
 
     def __repr__(self) -> str:
         return f"StepModel({self.coefficients}, fit {self.fit_ratio:.2f}, {self._ticks} ticks)"
@@ -77,7 +82,7 @@ class StepModel:
 
     @property
     def ticks(self) -> int:
-        """Ticks learned from, restarts included."""
+        """Ticks that the present fit is learned from, `TICKS_MIN` at least where it was restored."""
         return self._ticks
 
     @property
@@ -101,17 +106,20 @@ class StepModel:
     ) -> None:
         """One tick: x, n, p, its length, and how much it counts (1: a tick of visible streams)."""
         if self._fit is None:
-            self._fit = Coefficients(0.8 * latency_s, 0.2 * latency_s / max(running, 1.0), latency_s / 400)
-        self._follow(latency_s, self.step_s(running, prefill_per_step), weight)
+            self._start(latency_s, running)
+        error = log(latency_s / self.step_s(running, prefill_per_step))
+        self._judge(error, latency_s)
+        if self._foreign_ticks >= FOREIGN_TICKS:
+            self._start(latency_s, running)
+        elif self._ticks >= TICKS_MIN:
+            self._follow(error, weight)
         level_s = latency_s / self.kappa
         self._window.append((running, level_s))
         self._add(level_s, running, prefill_per_step, exp(-duration_s / MEMORY_S), weight)
         self._ticks += 1
-        fit = self._fit = self._solve(self._fit)
+        fit = self._fit = self._solve(self._known())
         if self._ticks >= TICKS_MIN:
             self._told = Coefficients(fit.a, fit.b, fit.d, self.kappa)
-        self._poor_ticks = self._poor_ticks + 1 if self.fit_ratio < FIT_POOR else 0
-        self._poor = self._poor_ticks >= FIT_TICKS or (self._poor and self.fit_ratio < FIT_GOOD)
 
     def step_s(self, running: float, prefill_per_step: float) -> float:
         """Predicted x at n and p."""
@@ -159,22 +167,33 @@ class StepModel:
         assert self._fit is not None
         return self._fit
 
-    def _follow(self, latency_s: float, predicted_s: float, weight: float) -> None:
-        """Fast scale: kappa, and the running error of the prediction before it learns from the tick."""
-        error = log(latency_s / predicted_s)
-        if self._ticks == 0:
-            self._mean_log = log(latency_s)
+    def _start(self, latency_s: float, running: float) -> None:
+        """Anew, from one tick: four fifths of it for an empty step, a fifth for those who run."""
+        self._fit = Coefficients(0.8 * latency_s, 0.2 * latency_s / max(running, 1.0), latency_s / 400)
+        self._told = None
+        self._kappa_log, self._ticks, self._foreign_ticks = 0.0, 0, 0
+        self._sums = [0.0] * len(self._sums)
+        self._window.clear()
+        self._error, self._spread, self._mean_log = 0.0, 0.0, log(latency_s)
+
+    def _judge(self, error: float, latency_s: float) -> None:
+        """The running error of the prediction, before it learns from the tick."""
         self._mean_log += 0.05 * (log(latency_s) - self._mean_log)
         self._error += 0.05 * (error**2 - self._error)
         self._spread += 0.05 * ((log(latency_s) - self._mean_log) ** 2 - self._spread)
-        if self._ticks < TICKS_MIN:
-            return
+        self._poor_ticks = self._poor_ticks + 1 if self.fit_ratio < FIT_POOR else 0
+        self._poor = self._poor_ticks >= FIT_TICKS or (self._poor and self.fit_ratio < FIT_GOOD)
+        foreign = self._ticks >= TICKS_MIN and abs(error) > KAPPA_LOG_MAX
+        self._foreign_ticks = self._foreign_ticks + 1 if foreign else 0
+
+    def _follow(self, error: float, weight: float) -> None:
+        """Fast scale."""
         self._kappa_log += (0.35 if abs(error) > 0.10 else 0.08) * weight * min(max(error, -0.7), 0.7)
         if abs(self._kappa_log) > KAPPA_LOG_MAX:
             self._fold()
 
     def _fold(self) -> None:
-        """Move kappa into the coefficients: another engine or model answers now, and 1.5 would clip it forever."""
+        """Move kappa into the coefficients: what it drifts by over days says nothing about the present pace."""
         kappa, fit = self.kappa, self._known()
         self._fit = Coefficients(kappa * fit.a, kappa * fit.b, kappa * fit.d)
         self._kappa_log = 0.0

@@ -16,6 +16,7 @@ import pytest
 from proxy.admission.batch_sizer import AdaptiveBatchSizer
 from proxy.admission.ledger import Ledger
 from proxy.admission.limits import LimitConfig, Target
+from tests.admission.fluid import Fluid, ticks
 from tests.admission.plant import H100, ROOMY, T4, Engine, Mix, Plant, Trace
 
 
@@ -133,6 +134,14 @@ def test_without_a_target_the_plateau_ends_the_climb() -> None:
     trace = run(inf, 1, 110)
     assert trace.moments[-1].limit < 1000
     assert trace.goodput(inf, 60, 110) > 5000
+
+
+def test_another_engine_is_not_judged_by_the_earlier_one() -> None:
+    """First answers that hardly batch, far below the target, then streams whose step time does not rise with n."""
+    sizer = AdaptiveBatchSizer("u", MODEL, Target(itl_s=0.040), 0.0)
+    saturated = ticks([sizer], 40, Fluid(a=2e-5, s=1e-6), streaming=False, demand=lambda _now: 128)
+    flat = ticks([sizer], 20, Fluid(a=0.020, s=1e-6), since_s=40.0, demand=lambda _now: 256)
+    assert saturated[-1][0] < 256 <= flat[-1][0]
 
 
 def test_same_seed_same_run() -> None:

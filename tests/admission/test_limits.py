@@ -152,6 +152,14 @@ def test_model_stops_where_measured_throughput_falls(slope: float, raises: bool)
     assert (law.ticked(10, replace(SIGNAL, running=15.0, token_rate=100 + slope * 15)) is not None) == raises
 
 
+def test_throughput_of_another_engine_stops_nothing() -> None:
+    law = ModelLaw()
+    for n in range(30):
+        law.ticked(10, replace(SIGNAL, running=float(n), token_rate=100.0 - n))
+    law.ticked(10, replace(SIGNAL, predicted=None))
+    assert law.ticked(10, replace(SIGNAL, running=15.0, token_rate=85.0)) is not None
+
+
 @pytest.mark.parametrize("limit", [4.0, 40.0, 400.0])
 def test_aimd_beside_others_takes_the_same_step_as_they(limit: float) -> None:
     signal = Signal(1.0, 0.01, 0.05, 0.05, limit, int(limit), binding=True, bound=1e9, total=128.0)

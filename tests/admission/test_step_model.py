@@ -83,12 +83,37 @@ def test_one_short_tick_does_not_pin_the_floor(seed: int) -> None:
     assert after.a == pytest.approx(before.a, rel=0.05)
 
 
-def test_another_engine_folds_kappa_into_the_fit() -> None:
+def test_a_kappa_that_drifts_far_moves_into_the_fit() -> None:
+    model, slopes = learned(noise=0.0), []
+    for tick in range(80):
+        model.learn(latency_s(100, 200, kappa=1.06**tick), 100, 200, 1.0)
+        fit = model.coefficients
+        assert fit is not None and abs(model.kappa_log) < KAPPA_LOG_MAX and model.ticks > 60
+        slopes.append(fit.b / fit.a)
+    assert model.step_s(100, 200) == pytest.approx(latency_s(100, 200, 1.06**79), rel=0.2)
+    assert max(slopes) < 2 * min(slopes)
+
+
+@pytest.mark.parametrize(("odd", "kappa", "starts_anew"), [(2, 100.0, False), (3, 100.0, True), (3, 0.01, True)])
+def test_only_the_third_foreign_tick_in_a_row_starts_the_fit_anew(odd: int, kappa: float, starts_anew: bool) -> None:
     model = learned(noise=0.0)
-    for _ in range(60):
-        model.learn(latency_s(100, 200, kappa=20.0), 100, 200, 1.0)
-    assert abs(model.kappa_log) < KAPPA_LOG_MAX
-    assert model.step_s(100, 200) == pytest.approx(latency_s(100, 200, 20.0), rel=0.05)
+    for tick in range(6):
+        model.learn(latency_s(100, 200, kappa=kappa if tick % 3 < odd else 1.0), 100, 200, 1.0)
+    assert (model.ticks < 60) == starts_anew
+
+
+def test_a_new_fit_holds_nothing_of_the_old_one() -> None:
+    model = learned(noise=0.0)
+    for tick in range(121):
+        model.learn(0.02 * (8.0 if tick % 2 else 1.0), 100, 200, 1.0)
+    told, poor = [], [model.poor]
+    for n in range(40, 50):
+        model.learn(2.0 + 0.05 * n, n, 0, 1.0)
+        told.append(model.coefficients is not None)
+    assert told == [True, True, *[False] * 2, *[True] * 6]
+    assert model.running_max == 49 and model.kappa_log < 0.1 and model.fit_ratio > 0.8
+    assert [*poor, model.poor] == [True, False]
+    assert model.seats_at(6.0, 0.0) == pytest.approx(80, rel=0.2)
 
 
 def test_steady_point_is_no_proof_against_the_fit_but_noise_is() -> None:
