@@ -28,7 +28,9 @@ HEAD_BYTES: Final = 4_096  # kept of the beginning: Anthropic reports input toke
 WINDOW_BYTES: Final = 4_096  # looked at first
 CUT: Final = b" "  # stands for what was cut: the tail must not look like the start of a line
 LINE_END: Final = 10
+FRAME_BYTES_MAX: Final = 8  # of a chunk that is kept with its frame
 LAST_BYTES: Final = 64  # and here a short terminal event is usually found
+LAST_EVENT: Final = b"\ndata: [DONE]\n\n"  # as most engines write it
 TOKENS_MAX: Final = 1_000_000_000  # above this a count is an error, not a measurement
 
 _OUTPUT: Final = re.compile(  # a non-empty piece of output in a chat or completion event
@@ -184,22 +186,36 @@ class StreamTail:
 
     def verdict(self, route: Route | None, streamed: bool) -> StreamEnd:
         """The end of the body: of an event stream, or of one JSON document."""
-        tail = self._join()
         if route is None or route.work is Work.LIGHT:
             return StreamEnd(finished=True)
         if self.encoded:
             return StreamEnd(finished=True, usage_problem="encoded")
         if not streamed:
-            usage, problem = _last_usage(tail, self._head)
+            usage, problem = _last_usage(self._join(), self._head)
             return StreamEnd(True, False, usage, problem)
+        tail = self._join() if route.stores else self._window()
         start = max(0, len(tail) - WINDOW_BYTES)
         ends = self._ended or _ends(tail, start, route)
-        error = self._failed or (tail.find(b"error", start) >= 0 and _ERROR.search(tail, start) is not None)
+        if not ends and self._framed:
+            ends = _ends(self._join(), 0, route)
+        # `rfind` takes three quarters of the time of `find` for more than one sign.
+        error = self._failed or (tail.rfind(b"error", start) >= 0 and _ERROR.search(tail, start) is not None)
         if route.stores and not error:
             match = _RESPONSE_END.search(tail)
             error = match is not None and match[1] is None
         usage, problem = _last_usage(tail if route.stores else tail[start:], self._head or tail[:HEAD_BYTES])
         return StreamEnd(ends, error, usage, problem)
+
+    def _window(self) -> bytes:
+        """The end of what is kept, `WINDOW_BYTES` of it at least where there is as much in whole chunks."""
+        framed, at, size = self._framed, len(self._framed), 0
+        while at > 0 and size <= WINDOW_BYTES:
+            at -= 1
+            size += len(framed[at]) - FRAME_BYTES_MAX
+        if at == 0:
+            return self._join()
+        last = [one[one.find(b"\n") + 1 : -2] for one in framed[at:]]
+        return CUT + b"".join(last)
 
     def kept(self) -> bytes:
         """The whole body, or its end where it is longer than what is kept."""
@@ -222,6 +238,8 @@ def _terminal(route: Route) -> re.Pattern[bytes]:
 def _ends(tail: bytes, start: int, route: Route) -> bool:
     """Looks near the end first: at the last event, then at the window, then everywhere. Positions instead of slices,
     so that `^` means the start of the stream alone."""
+    if tail.endswith(LAST_EVENT) and route.terminal == b"[DONE]":
+        return True
     terminal = _terminal(route)
     if terminal.search(tail, max(0, len(tail) - LAST_BYTES)):
         return True

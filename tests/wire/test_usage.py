@@ -14,6 +14,7 @@ from proxy.wire.usage import (
     PIECES_BYTES_MAX,
     RECENT_BYTES,
     RECENT_BYTES_MAX,
+    WINDOW_BYTES,
     StreamEnd,
     StreamTail,
     _last_usage,
@@ -229,11 +230,12 @@ def test_closed_means_the_terminal_event_itself(route: Route | None, body: bytes
 EVENTS = st.sampled_from(
     [delta("a"), delta("bc"), delta("long " * 400), delta("a") * 2, delta("a") + b": ping\n\n", b": ping\n\n",
      delta("a")[:-1], delta("a").replace(b"\n", b"\r\n"), delta(None, "stop"), BLOCK_DELTA, BLOCK_DELTA * 2, TEXT_DELTA,
-     b"\n\n"]
+     b"\n\n", USAGE, b'data: {"error": {}}\n\n', b"data: [DONE]", b"x" * 4000, b"data: [DONE]" + b"x" * 4085]
 )  # fmt: skip
 LAST = st.sampled_from([USAGE + DONE, DONE, STOP, response("response.completed"), response("response.failed"), b""])
 
 
+@settings(max_examples=300)
 @given(st.sampled_from([CHAT, MESSAGES, RESPONSES]), st.lists(st.tuples(EVENTS, st.booleans()), max_size=40), LAST)
 def test_chunks_with_their_frame_tell_what_their_content_tells(
     route: Route, events: list[tuple[bytes, bool]], last: bytes
@@ -249,8 +251,17 @@ def test_chunks_with_their_frame_tell_what_their_content_tells(
         else:
             assert framed.count(content, route) == expected
             framed.add(content)
+    plain._join()  # looked at whole, where the other looks at its end first
     assert framed.verdict(route, True) == plain.verdict(route, True)
     assert framed.closed(route) == plain.closed(route)
+
+
+def test_where_the_end_begins_to_be_looked_at_is_no_line_start() -> None:
+    tail = StreamTail()
+    for content in (delta("a"), b"x", b"data: [DONE]" + b"x" * WINDOW_BYTES):
+        tail.count(content, CHAT)
+        tail.add(content)
+    assert not tail.verdict(CHAT, True).finished
 
 
 def test_a_running_stream_keeps_little_of_itself() -> None:
