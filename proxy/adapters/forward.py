@@ -38,7 +38,7 @@ class Exchange(Ended):
     # fmt: off
     __slots__ = (
         "answer_headers", "begun", "connection", "early", "ended", "held", "lane", "last_read_s", "paused", "reason",
-        "reused", "sink", "slowed", "status", "tail", "upload_started",
+        "rest", "reused", "sink", "slowed", "status", "tail", "upload_started",
     )
     # fmt: on
 
@@ -54,6 +54,7 @@ class Exchange(Ended):
         self.status, self.reason = 0, b""
         self.answer_headers: list[tuple[bytes, bytes]] = []
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
+        self.rest = b""  # the last bytes of a stream, on their way out with its end
         self.tail: StreamTail  # from the answer's head on
 
     def __repr__(self) -> str:
@@ -78,7 +79,7 @@ class Exchange(Ended):
         if outcome is Outcome.UPSTREAM_STATUS:
             body, self.held = b"".join(self.held or ()), None
             if self._begin(body):
-                self.sink.end()
+                self.sink.end(b"")
                 self._over(outcome, self.status)
                 return
             outcome = Outcome.UPSTREAM_ERROR  # the engine's own refusal cannot be shown
@@ -148,7 +149,7 @@ class Exchange(Ended):
         if status in SHED_STATUSES and self.ticket.retryable:
             self.held = []
 
-    def answer_body(self, pieces: list[bytes]) -> None:
+    def answer_body(self, pieces: list[bytes], last: bool) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self.held is not None:
             self.held.append(data)
@@ -159,7 +160,9 @@ class Exchange(Ended):
         if self.streamed or not self.begun:
             self._count(data, now)
         self.tail.add(data)
-        if self.begun:
+        if self.begun and last:
+            self.rest = data
+        elif self.begun:
             self.sink.relay(data)
         elif not self._begin(data):
             self.drop_connection()
@@ -169,7 +172,7 @@ class Exchange(Ended):
         """`answer_body` in fewer steps, for the next event of a running stream, framed as its client gets it."""
         tail, route = self.tail, self.inbound.route
         if not (self.begun and self.streamed and tail.started) or route is None or not self.last_token_s:
-            self.answer_body([framed[start:-2]])
+            self.answer_body([framed[start:-2]], False)
             return
         now = self.last_read_s = self.relay.gate.clock()
         events = tail.add_chunk(framed, start, route.token_mark)
@@ -276,12 +279,14 @@ class Exchange(Ended):
         return route is not None and bool(route.terminal)
 
     def end_answer(self, outcome: Outcome, end: StreamEnd) -> None:
-        self.sink.end()
+        self.sink.end(self.rest)
         usage, problem = plausible(end, self.events) if self.streamed else (end.usage, end.usage_problem)
         self._over(outcome, self.status, usage, problem)
 
     def broken(self, outcome: Outcome, end: StreamEnd | None = None, seen: bool = False) -> None:
         """The answer cannot be completed: an error event unless the upstream sent its own, then the cut."""
+        if self.rest:
+            self.sink.relay(self.rest)
         self.sink.cut(None if seen or not self.streamed else outcome)
         usage, problem = (end.usage, end.usage_problem) if end is not None else (None, None)
         self._over(outcome, self.status, usage, problem)

@@ -5,12 +5,17 @@ digits of Content-Length differ. A head that llhttp and our own checks have judg
 that begins with the same bytes, apart from those digits, and ends with the last byte of the body that they announce
 is one whole message whose verdict is known: the same bytes cannot be read in another way, since both parsers begin
 anew with each message. Everything else (a body in several reads, pipelining, another head) goes through llhttp.
+
+A stream whose head is known needs no parser as long as whole chunks come, up to the last one. For the first read that
+is anything else, llhttp is given the head, which puts it where it would be: between two chunks.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+from proxy.wire.chunks import chunks_of
 
 HEAD_BYTES_MAX: Final = 4096  # no bound of a head is near
 MISSES_MAX: Final = 8  # misses in a row after which a connection's heads are not worth remembering
@@ -88,3 +93,23 @@ def remember(data: bytes, pieces: list[bytes], reason: bytes, headers: list[tupl
     """The head of an answer with status 200 that was all of `data`; None: it cannot be known again."""
     parts = cut(data, len(pieces[0])) if len(pieces) == 1 else None
     return None if parts is None else KnownAnswer(parts, reason, headers)
+
+
+class KnownStream:
+    """The head of a stream in chunks, with status 200, that was read to its end and left the connection open."""
+
+    __slots__ = ("head", "headers", "reason", "size")
+
+    def __init__(self, head: bytes, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.head, self.size, self.reason, self.headers = head, len(head), reason, headers
+
+
+def stream_of(
+    data: bytes, pieces: list[bytes], reason: bytes, headers: list[tuple[bytes, bytes]]
+) -> KnownStream | None:
+    """The head that `data` begins with, where whole chunks follow it that hold what llhttp found; None: they do not."""
+    size = data.find(b"\r\n\r\n") + 4
+    found: list[bytes] = []
+    if not 4 <= size <= HEAD_BYTES_MAX or chunks_of(data, size, found) != 1 or found != pieces:
+        return None
+    return KnownStream(data[:size], reason, headers)

@@ -16,10 +16,10 @@ class ToldApart:
     __slots__ = ()
 
     @abstractmethod
-    def answer_body(self, pieces: list[bytes]) -> None: ...
+    def answer_body(self, pieces: list[bytes], last: bool) -> None: ...
 
     def answer_chunk(self, framed: bytes, start: int) -> None:
-        self.answer_body([framed[start:-2]])
+        self.answer_body([framed[start:-2]], False)
 
     def takes_whole(self, known: KnownAnswer) -> bool:
         return False

@@ -1,8 +1,7 @@
 """Connections to one upstream: an own protocol on llhttp, a LIFO pool of idle ones, and nothing per request but a slot.
 
 The answer is tracked by llhttp and handed on as body pieces, one call per read: framing towards the client is made
-anew, so odd answers, old clients and errors in a stream need no special relay. Whole known ones pass by it (`repeats`).
-`should_keep_alive` is asked inside `on_message_complete`: llhttp resets before `feed_data` returns and then says no.
+anew, so odd answers, old clients and errors in a stream need no special relay. Known ones pass by it (`repeats`).
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from typing import Final, Protocol, cast
 
 import httptools
 
-from proxy.adapters.repeats import KnownAnswer, remember
+from proxy.adapters.answer_reader import AnswerReader
+from proxy.adapters.repeats import KnownAnswer, KnownStream, remember, stream_of
 from proxy.adapters.sockets import adjust_upstream, all_taken, is_own_shortage, reserve, spare_files
 from proxy.adapters.tasks import Tasks
-from proxy.wire.chunks import chunk_start
+from proxy.wire.chunks import chunk_start, chunks_of
 
 # An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
 IDLE_S: Final = 4.0
@@ -30,14 +30,14 @@ ANSWER_HEAD_MAX_BYTES: Final = 64 * 1024
 class Exchange(Protocol):
     """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`.
 
-    `answer_chunk` is `answer_body` of one chunk with its frame, whose content begins at `start`; where `takes_whole`
-    says so, `answer_whole` stands for head, body and end.
+    After the `last` body `answer_end` comes at once. `answer_chunk` is `answer_body` of one chunk with its frame, whose
+    content begins at `start`; where `takes_whole` says so, `answer_whole` stands for head, body and end.
     """
 
     def connected(self, connection: UpstreamConnection, reused: bool) -> None: ...
     def connect_failed(self, reason: str, own: bool) -> None: ...
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
-    def answer_body(self, pieces: list[bytes]) -> None: ...
+    def answer_body(self, pieces: list[bytes], last: bool) -> None: ...
     def answer_end(self) -> None: ...
     def answer_chunk(self, framed: bytes, start: int) -> None: ...
     def takes_whole(self, known: KnownAnswer) -> bool: ...
@@ -47,38 +47,20 @@ class Exchange(Protocol):
     def broke(self, error: Exception) -> None: ...
 
 
-class UpstreamConnection:
+class UpstreamConnection(AnswerReader):
     """One connection. Carries at most one exchange; closes on anything that it did not ask for."""
 
-    # fmt: off
-    __slots__ = (
-        "between_chunks", "chunked_or_sized", "close_delimited", "complete", "exchange", "head_bytes", "headers",
-        "idle_since_s", "in_head", "keep_alive", "names_chunks", "on_body", "on_lost", "opened_s", "parser", "pieces",
-        "pool", "reason", "status", "taken", "transport", "whole",
-    )
-    # fmt: on
+    __slots__ = ("exchange", "idle_since_s", "on_lost", "opened_s", "pool", "taken", "transport", "whole")
 
     def __init__(self, pool: UpstreamPool) -> None:
+        super().__init__()
         self.pool = pool
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.on_lost: Callable[[], None] | None = None
         self.opened_s = self.idle_since_s = 0.0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.pieces: list[bytes] = []
-        self.on_body = self.pieces.append  # read by llhttp's wrapper: no Python frame per piece
-        self.status, self.reason = 0, b""
         self.taken = False  # the peer closed after all of the request had come to it
         self.whole = True  # the request has been written to its end; else what follows would be taken for its body
-        self._reset()
-        self.parser = httptools.HttpResponseParser(self)
-
-    def _reset(self) -> None:
-        self.in_head = True
-        self.complete = self.keep_alive = self.close_delimited = False
-        self.chunked_or_sized = self.names_chunks = self.between_chunks = False
-        self.head_bytes = 0
-        self.headers = []
 
     # ---- asyncio ----
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -104,13 +86,13 @@ class UpstreamConnection:
                 except Exception as error:
                     self._broke(exchange, error)
                 return
-        elif was_in_head:
-            known = self.pool.known
-            if known is not None and not self.head_bytes:
-                body = known.body_of(data)
-                if body is not None:
-                    self._again(known, body, exchange)
+            if self.unseen is not None:
+                if self._take_chunks(data, 0, exchange):
                     return
+                self.show()
+        elif was_in_head:
+            if not self.head_bytes and self._is_known(data, exchange):
+                return
             self.head_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -126,16 +108,56 @@ class UpstreamConnection:
         try:
             if was_in_head:
                 exchange.answer_head(self.status, self.reason, self.headers)
-                if self.complete and self.keep_alive and self.head_bytes == len(data) and self.status == 200:
-                    self.pool.known = remember(data, self.pieces, self.reason, self.headers) or self.pool.known
+                if self.head_bytes == len(data) and self.status == 200:
+                    self._remember(data)
             if self.pieces and self.exchange is exchange:
                 pieces = self.pieces[:]
                 self.pieces.clear()
-                exchange.answer_body(pieces)
+                exchange.answer_body(pieces, self.complete)
             if self.complete and self.exchange is exchange:
                 self._finish(exchange)
         except Exception as error:
             self._broke(exchange, error)
+
+    def _is_known(self, data: bytes, exchange: Exchange) -> bool:
+        """Take an answer that begins with a head that has come before. False: llhttp has to read it."""
+        known, stream = self.pool.known, self.pool.known_stream
+        body = None if known is None else known.body_of(data)
+        if known is not None and body is not None:
+            self._again(known, body, exchange)
+            return True
+        return stream is not None and data.startswith(stream.head) and self._take_chunks(data, stream.size, exchange)
+
+    def _take_chunks(self, data: bytes, at: int, exchange: Exchange) -> bool:
+        """Take whole chunks of a stream whose head is known; `at` 0: it was taken before. False: they are not whole."""
+        pieces: list[bytes] = []
+        found = chunks_of(data, at, pieces)
+        if not found:
+            return False
+        try:
+            if at:
+                assert self.pool.known_stream is not None
+                self.begin_unseen(self.pool.known_stream)
+                exchange.answer_head(self.status, self.reason, self.headers)
+            self._hand_on(pieces, found == 2, exchange)
+        except Exception as error:
+            self._broke(exchange, error)
+        return True
+
+    def _hand_on(self, pieces: list[bytes], last: bool, exchange: Exchange) -> None:
+        if last:
+            self.complete = self.keep_alive = True
+        if pieces and self.exchange is exchange:
+            exchange.answer_body(pieces, last)
+        if last and self.exchange is exchange:
+            self._finish(exchange)
+
+    def _remember(self, data: bytes) -> None:
+        """Know the head of `data` again: of a whole answer at once, of a stream when it has ended."""
+        if not self.complete:
+            self.stream = stream_of(data, self.pieces, self.reason, self.headers) if self.names_chunks else None
+        elif self.keep_alive:
+            self.pool.known = remember(data, self.pieces, self.reason, self.headers) or self.pool.known
 
     def _broke(self, exchange: Exchange, error: Exception) -> None:
         """A fault of ours while this was told. By then the connection may carry another exchange, which goes on."""
@@ -157,7 +179,7 @@ class UpstreamConnection:
             headers = [(name, length if name.lower() == b"content-length" else value) for name, value in known.headers]
             exchange.answer_head(known.status, known.reason, headers)
             if self.exchange is exchange:
-                exchange.answer_body([body])
+                exchange.answer_body([body], True)
             if self.exchange is exchange:
                 self._finish(exchange)
         except Exception as error:
@@ -192,50 +214,10 @@ class UpstreamConnection:
         if self.exchange is not None:
             self.exchange.upload_paused(False)
 
-    # ---- llhttp ----
-    def on_message_begin(self) -> None:
-        if self.complete:
-            raise ValueError("a second answer to one request")
-
-    def on_status(self, reason: bytes) -> None:
-        self.reason = reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.in_head:  # trailers are dropped, never merged
-            self.headers.append((name, value))
-            lower = name.lower()
-            if lower == b"content-length":
-                self.chunked_or_sized = True
-            elif lower == b"transfer-encoding" and value.strip().lower() == b"chunked":
-                self.chunked_or_sized = self.names_chunks = True
-
-    def on_headers_complete(self) -> None:
-        self.status = self.parser.get_status_code()
-        if 100 <= self.status < 200 and self.status != 101:
-            return  # interim: the final answer follows
-        self.in_head = False
-        self.between_chunks = self.names_chunks
-        self.close_delimited = not self.chunked_or_sized and self.status not in (204, 304)
-
-    def on_chunk_header(self) -> None:
-        self.between_chunks = False
-
-    def on_chunk_complete(self) -> None:
-        self.between_chunks = True
-
-    def on_message_complete(self) -> None:
-        if self.in_head:  # what is interim counts with the head that follows: a flood of it has a bound, too
-            head_bytes = self.head_bytes
-            self._reset()
-            self.head_bytes = head_bytes
-            return
-        self.complete = True
-        self.keep_alive = self.parser.should_keep_alive()
-
     # ---- the exchange's side ----
     def send(self, exchange: Exchange, pieces: list[bytes], whole: bool = True) -> None:
         """Write a request, or its beginning. The next answer on this connection belongs to `exchange`."""
-        self._reset()
+        self.reset()
         self.exchange, self.whole = exchange, whole
         assert self.transport is not None
         if len(pieces) == 1:
@@ -267,6 +249,7 @@ class UpstreamConnection:
         assert self.transport is not None
         unsent = self.transport.get_write_buffer_size() > 0
         if self.keep_alive and self.whole and not unsent and not self.transport.is_closing():
+            self.pool.known_stream = self.stream or self.pool.known_stream
             self.pool.give_back(self)
         else:
             self.close()
@@ -323,6 +306,7 @@ class UpstreamPool:
         self.open: set[UpstreamConnection] = set()
         self.closed = False
         self.known: KnownAnswer | None = None  # the head of the last answer that came whole
+        self.known_stream: KnownStream | None = None  # and of the last stream that ended well
 
     def __repr__(self) -> str:
         return f"UpstreamPool({self.host}:{self.port} open={len(self.open)} idle={len(self.idle)})"

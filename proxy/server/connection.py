@@ -314,8 +314,14 @@ class ClientConnection(RequestReader):
         if self.transport is not None:
             self.transport.write(framed if self.chunked else framed[start:-2])
 
-    def end(self) -> None:
-        if self.chunked:
+    def end(self, rest: bytes) -> None:
+        """The last bytes of the answer, if they are not out yet, and its end: in one write."""
+        if not self.chunked:
+            if rest:
+                self._write(rest)
+        elif rest:
+            self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+        else:
             self._write(b"0\r\n\r\n")
 
     def cut(self, outcome: Outcome | None) -> None:

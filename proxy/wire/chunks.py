@@ -1,4 +1,4 @@
-"""Chunks of a chunked body (RFC 9112, 7.1) that came in one read each, known without a parser."""
+"""Chunks of a chunked body (RFC 9112, 7.1) that came whole in one read, known without a parser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Final
 
 CHUNKS: Final = 8192
 _STARTS: Final = [b"%x\r\n" % number for number in range(CHUNKS)]
+DIGITS_MAX: Final = 6
+_DIGITS: Final = [int(chr(byte), 16) if chr(byte) in "0123456789abcdefABCDEF" else -1 for byte in range(256)]
+CR: Final = 13
+LF: Final = 10
 
 
 def chunk_start(data: bytes) -> int:
@@ -21,3 +25,25 @@ def chunk_start(data: bytes) -> int:
     start = _STARTS[count]
     at = len(start)
     return at if at + count + 2 == size and data.startswith(start) and data.endswith(b"\r\n") else 0
+
+
+def chunks_of(data: bytes, at: int, pieces: list[bytes]) -> int:
+    """Adds the contents of the chunks from `at` on to `pieces`. 1: they are whole and more may come; 2: the last chunk
+    ends them, and `data`; 0: a chunk is cut, or framed in another way, or there are trailers."""
+    size = len(data)
+    while at < size:
+        count, begun = 0, at
+        while at < size and at - begun < DIGITS_MAX and (digit := _DIGITS[data[at]]) >= 0:
+            count = 16 * count + digit
+            at += 1
+        content = at + 2
+        end = content + count
+        if at == begun or end + 2 > size or data[at] != CR or data[at + 1] != LF:
+            return 0
+        if data[end] != CR or data[end + 1] != LF:
+            return 0
+        at = end + 2
+        if count == 0:
+            return 2 if at == size else 0
+        pieces.append(data[content:end])
+    return 1

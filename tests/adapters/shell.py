@@ -174,7 +174,8 @@ class ScriptedSink:
     def relay_framed(self, framed: bytes, start: int) -> None:
         self.relay(framed[start:-2])
 
-    def end(self) -> None:
+    def end(self, rest: bytes) -> None:
+        self.body += rest
         self.acts.append("end")
 
     def cut(self, outcome: Outcome | None) -> None:

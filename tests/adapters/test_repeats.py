@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.adapters.repeats import HEAD_BYTES_MAX, Repeat, around_length, cut
+from proxy.adapters.repeats import HEAD_BYTES_MAX, Repeat, around_length, cut, stream_of
+from tests.adapters.shell import LAST_CHUNK, STREAM_HEAD, chunk
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nx: y\r\n\r\n"
 
@@ -58,3 +59,23 @@ def test_a_head_is_cut_at_its_length_in_any_spelling() -> None:
     assert around_length(b"HTTP/1.1 200 OK\r\ncontent-LENGTH:7\r\n\r\n") == (
         b"HTTP/1.1 200 OK\r\ncontent-LENGTH:", b"\r\n\r\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "pieces", "known"),
+    [
+        pytest.param(STREAM_HEAD, [], True, id="the head alone"),
+        pytest.param(STREAM_HEAD + chunk(b"a") + chunk(b"b"), [b"a", b"b"], True, id="chunks"),
+        pytest.param(STREAM_HEAD + chunk(b"a") + LAST_CHUNK, [b"a"], False, id="ended"),
+        pytest.param(STREAM_HEAD + chunk(b"a")[:-1], [b"a"], False, id="a cut chunk"),
+        pytest.param(STREAM_HEAD + chunk(b"a"), [b"b"], False, id="not what the parser found"),
+        pytest.param(b"HTTP/1.1 103 Early\r\n\r\n" + STREAM_HEAD, [], False, id="an interim head ahead"),
+        pytest.param(STREAM_HEAD[:-2], [], False, id="a cut head"),
+        pytest.param(STREAM_HEAD.replace(b"event", b"e" * HEAD_BYTES_MAX), [], False, id="a long head"),
+    ],
+)
+def test_the_head_of_a_stream(data: bytes, pieces: list[bytes], known: bool) -> None:
+    found = stream_of(data, pieces, b"OK", [(b"a", b"b")])
+    assert (found is not None) == known
+    assert found is None or (found.head, found.reason, found.headers) == (STREAM_HEAD, b"OK", [(b"a", b"b")])
+    assert found is None or found.size == len(STREAM_HEAD)

@@ -10,7 +10,7 @@ class Heard(ToldApart):
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
 
-    def answer_body(self, pieces: list[bytes]) -> None:
+    def answer_body(self, pieces: list[bytes], last: bool) -> None:
         self.pieces += pieces
 
 

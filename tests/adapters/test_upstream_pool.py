@@ -45,7 +45,7 @@ class Heard(ToldApart):
         self.headers = headers
         self.words.append((status, reason))
 
-    def answer_body(self, pieces: list[bytes]) -> None:
+    def answer_body(self, pieces: list[bytes], last: bool) -> None:
         self.words.append(b"|".join(pieces))
 
     def answer_end(self) -> None:

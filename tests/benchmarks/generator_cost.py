@@ -38,8 +38,8 @@ class TimedCall(Call):
     __slots__ = ()
     added = Sketch()
 
-    def answer_body(self, pieces: list[bytes]) -> None:
-        super().answer_body(pieces)
+    def answer_body(self, pieces: list[bytes], last: bool) -> None:
+        super().answer_body(pieces, last)
         stamp_s = self.clock.turn() + self.clock.started_s
         for piece in pieces:
             if match := MOMENT.search(piece):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from proxy.server.connection import PIPELINE_MAX, ClientConnection
 from proxy.server.reading import PIPELINED_MAX
 from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, said, token
 from tests.server.edge import Client, Edge, post
+from tests.wire.documents import split
 
 HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
 DATE = re.compile(rb"date: [^\r]*\r\n")
@@ -60,6 +62,10 @@ ANSWERS = (
     said(USAGE).replace(b"application/json", b"text/event-stream"),
     said(USAGE) + b"junk",
     b"no http",
+    STREAM_HEAD + chunk(token()) + chunk(token("stop")) + chunk(DONE) + LAST_CHUNK,
+    STREAM_HEAD + chunk(token()) + chunk(DONE) + LAST_CHUNK + b"junk",
+    STREAM_HEAD + chunk(token()) + chunk(DONE) + b"0\r\nx: y\r\n\r\n",
+    STREAM_HEAD + LAST_CHUNK,
 )
 
 
@@ -115,7 +121,7 @@ def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[
         elif busy := [one for one in made if one.exchange is not None]:
             for piece in in_pieces(ANSWERS[index], at):
                 if not knows:
-                    shell.pools[0].known = None
+                    shell.pools[0].known = shell.pools[0].known_stream = None
                 if not busy[0].transport.is_closing():  # type: ignore[union-attr]
                     busy[0].data_received(piece)
                     shell.settle()
@@ -175,6 +181,57 @@ def test_chunks_known_by_their_size_change_nothing(number: int, version: str, mo
     assert known and not none
     assert plain_records == records
     assert unchunked(got) == unchunked(plain)
+
+
+PARTS = [STREAM_HEAD, chunk(b": x\n\n"), ONE, ONE, ONE, chunk(token("stop")), chunk(DONE) + LAST_CHUNK]
+WHOLE = b"".join(PARTS)
+EDGES = list(accumulate(map(len, PARTS)))[:-1]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.lists(st.one_of(st.sampled_from(EDGES), st.integers(0, len(WHOLE))), max_size=6), max_size=4))
+def test_a_stream_whose_head_has_come_before_ends_as_the_first_did(turns: list[list[int]]) -> None:
+    def play_streams(knows: bool) -> tuple[list[bytes], list[str], list[int]]:
+        shell = Shell(checks=False)
+        edge = Edge(shell)
+        edge.listener._prefix = "some"
+        client, got, fed = edge.client(), [], []
+        for cuts in [[], *turns]:
+            client.send(post(b'{"model":"m","stream":true}'))
+            counting: Any = Fed(shell.upstream().parser)
+            shell.upstream().parser = counting
+            for piece in split(WHOLE, cuts):
+                shell.now += 0.01
+                if not knows:
+                    shell.pools[0].known_stream = None
+                shell.answer(piece)
+            shell.upstream().parser = counting.parser
+            got.append(DATE.sub(b"", client.take()))
+            fed.append(counting.reads)
+        assert shell.clean()
+        return got, [repr(record) for record in shell.records], fed
+
+    first, again = play_streams(knows=False), play_streams(knows=True)
+    assert again[:2] == first[:2]
+    assert all(reads <= before for reads, before in zip(again[2], first[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cuts", "reads"), [([], 0), (EDGES, 0), (EDGES[1:], 0), ([5], 2), ([EDGES[2], EDGES[2] + 1], 3)]
+)
+def test_no_parser_reads_the_whole_chunks_of_a_known_stream(cuts: list[int], reads: int) -> None:
+    shell = Shell(checks=False)
+    client = Edge(shell).client()
+    for turn in range(3):
+        client.send(post(b'{"model":"m","stream":true}'))
+        counting: Any = Fed(shell.upstream().parser)
+        shell.upstream().parser = counting
+        for piece in split(WHOLE, cuts if turn else EDGES[:2]):
+            shell.answer(piece)
+        shell.upstream().parser = counting.parser
+        assert turn == 0 or counting.reads == reads
+    assert [record.outcome for record in shell.records] == ["success"] * 3
+    assert client.take().endswith(DONE + b"\r\n" + LAST_CHUNK)
 
 
 def unchunked(answer: bytes) -> bytes:

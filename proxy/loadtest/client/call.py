@@ -90,7 +90,7 @@ class Call(ToldApart):
                 self.record.queue_s = _milliseconds(value)
         self.streamed = status == 200 and self.content_type.startswith(b"text/event-stream")
 
-    def answer_body(self, pieces: list[bytes]) -> None:
+    def answer_body(self, pieces: list[bytes], last: bool) -> None:
         now = self.last_byte_s = self.clock.turn()
         for piece in pieces:
             self.body_bytes += len(piece)
