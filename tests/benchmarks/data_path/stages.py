@@ -4,14 +4,16 @@ The real connection, intake, dispatcher and exchange over transports that swallo
 system calls nor the event loop count. Each stage is timed inside the whole; a stage contains those indented below it,
 and a reading adds about 0.2 us to every stage around it. The least of many short runs is shown: what the machine does
 meanwhile only adds. The heads are those of a client and an engine that send the same ones again and again. Log lines
-are not rendered: that is another thread's work. A loop as tight as this one keeps its code and data in the caches;
-between system calls the same steps take longer.
+are not rendered: they are made many in a row. A loop as tight as this one keeps its code and data in the caches;
+between system calls the same steps take longer, and what happens once in a few hundred events, such as the beginning
+and the end of a stream, finds neither there. That is shown as it is, too: with other data read in between.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +26,8 @@ from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, ScriptedTr
 from tests.server.edge import Client, Edge, post
 
 BATCH, BATCHES = 200, 100
+STREAMS = 300
+CACHES_BYTES = 8 << 20  # read to empty the caches of one core
 STAGES: tuple[tuple[int, str, Any, str], ...] = (
     (0, "bytes of a request", connection.ClientConnection, "data_received"),
     (1, "body: JSON, class, ticket", intake.Intake, "read_body"),
@@ -37,6 +41,7 @@ STAGES: tuple[tuple[int, str, Any, str], ...] = (
     (2, "record", forward, "record_of"),
     (0, "metrics, of many at once", metrics.Metrics, "count"),
 )
+ENDS = ("a stream's request", "its head and first event", "its end")
 USAGE = b'"usage":{"prompt_tokens":256,"completion_tokens":140,"total_tokens":396}'
 
 
@@ -126,6 +131,26 @@ class Path:
         self.pass_time(0.05)
         return spent
 
+    def ends(self, count: int, cold: bool) -> list[float]:
+        """Median seconds of what `ENDS` names; `cold`: each after the caches have been emptied."""
+        client, upstream = self.client.connection, self.upstream
+        first, event, ballast = STREAM_HEAD + chunk(token()), chunk(token()), bytearray(CACHES_BYTES)
+        last = chunk(token("stop")) + chunk(b'data: {"choices":[],%b}\n\n' % USAGE) + chunk(DONE) + LAST_CHUNK
+        steps = ((client.data_received, self.streamed), (upstream.data_received, first), (upstream.data_received, last))
+        spent: list[list[float]] = [[] for _ in steps]
+        for _ in range(count):
+            for (step, data), seconds in zip(steps, spent, strict=True):
+                if data is last:
+                    for _ in range(BATCH):
+                        upstream.data_received(event)
+                if cold:
+                    bytes(ballast)
+                started = perf_counter()
+                step(data)
+                seconds.append(perf_counter() - started)
+            self.pass_time(0.05)
+        return [median(one) for one in spent]
+
 
 def stages() -> list[str]:
     """Rows of the least time of each stage."""
@@ -156,6 +181,9 @@ def main() -> None:
     print(f"| **whole request, without clocks inside** | **{whole * 1e6:.0f}** |")
     print(f"| **the same with heads that have not come before** | **{unknown * 1e6:.0f}** |")
     print(f"| **one streamed event** | **{event * 1e6:.1f}** |")
+    print("\n| of a stream | us | with the caches emptied us |\n|---|---:|---:|")
+    for name, warm, cold in zip(ENDS, path.ends(STREAMS, False), path.ends(STREAMS, True), strict=True):
+        print(f"| {name} | {warm * 1e6:.0f} | {cold * 1e6:.0f} |")
 
 
 if __name__ == "__main__":
