@@ -1,6 +1,7 @@
 """What llhttp tells of the answer that comes on a connection, and where it has got to.
 
-`should_keep_alive` is asked inside `on_message_complete`: llhttp resets before `feed_data` returns and then says no.
+Whether the connection stays open is asked inside `on_message_complete`: at the end of a message llhttp resets before
+`feed_data` returns, and then says no.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class AnswerReader:
     # fmt: off
     __slots__ = (
         "between_chunks", "chunked_or_sized", "close_delimited", "complete", "head_bytes", "headers", "in_head",
-        "keep_alive", "names_chunks", "on_body", "parser", "pieces", "reason", "status", "stream", "unseen",
+        "keep_alive", "names_chunks", "on_body", "parser", "pieces", "reason", "status", "unseen",
     )
     # fmt: on
 
@@ -34,7 +35,6 @@ class AnswerReader:
         self.chunked_or_sized = self.names_chunks = self.between_chunks = False
         self.head_bytes = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.stream: KnownStream | None = None  # whose head came now, to be known again once it has ended well
         self.unseen: KnownStream | None = None  # whose head the parser has not been given
 
     def begin_unseen(self, known: KnownStream) -> None:

@@ -54,7 +54,7 @@ class Exchange(Ended):
         self.status, self.reason = 0, b""
         self.answer_headers: list[tuple[bytes, bytes]] = []
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
-        self.rest = b""  # the last bytes of a stream, on their way out with its end
+        self.rest = b""  # the last bytes of an answer, on their way out with its end
         self.tail: StreamTail  # from the answer's head on
 
     def __repr__(self) -> str:

@@ -96,7 +96,7 @@ def remember(data: bytes, pieces: list[bytes], reason: bytes, headers: list[tupl
 
 
 class KnownStream:
-    """The head of a stream in chunks, with status 200, that was read to its end and left the connection open."""
+    """The head of a stream in chunks, with status 200, that leaves the connection open."""
 
     __slots__ = ("head", "headers", "reason", "size")
 

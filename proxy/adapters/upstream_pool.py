@@ -153,11 +153,11 @@ class UpstreamConnection(AnswerReader):
             self._finish(exchange)
 
     def _remember(self, data: bytes) -> None:
-        """Know the head of `data` again: of a whole answer at once, of a stream when it has ended."""
-        if not self.complete:
-            self.stream = stream_of(data, self.pieces, self.reason, self.headers) if self.names_chunks else None
-        elif self.keep_alive:
+        """Know the head of `data` again; that of a stream while it runs, as many heads tell the second."""
+        if self.complete and self.keep_alive:
             self.pool.known = remember(data, self.pieces, self.reason, self.headers) or self.pool.known
+        elif not self.complete and self.names_chunks and self.parser.should_keep_alive():
+            self.pool.known_stream = stream_of(data, self.pieces, self.reason, self.headers) or self.pool.known_stream
 
     def _broke(self, exchange: Exchange, error: Exception) -> None:
         """A fault of ours while this was told. By then the connection may carry another exchange, which goes on."""
@@ -249,7 +249,6 @@ class UpstreamConnection(AnswerReader):
         assert self.transport is not None
         unsent = self.transport.get_write_buffer_size() > 0
         if self.keep_alive and self.whole and not unsent and not self.transport.is_closing():
-            self.pool.known_stream = self.stream or self.pool.known_stream
             self.pool.give_back(self)
         else:
             self.close()
@@ -306,7 +305,7 @@ class UpstreamPool:
         self.open: set[UpstreamConnection] = set()
         self.closed = False
         self.known: KnownAnswer | None = None  # the head of the last answer that came whole
-        self.known_stream: KnownStream | None = None  # and of the last stream that ended well
+        self.known_stream: KnownStream | None = None  # and of the last stream
 
     def __repr__(self) -> str:
         return f"UpstreamPool({self.host}:{self.port} open={len(self.open)} idle={len(self.idle)})"

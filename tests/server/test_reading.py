@@ -234,6 +234,24 @@ def test_no_parser_reads_the_whole_chunks_of_a_known_stream(cuts: list[int], rea
     assert client.take().endswith(DONE + b"\r\n" + LAST_CHUNK)
 
 
+@pytest.mark.parametrize(
+    ("head", "known"),
+    [
+        (STREAM_HEAD, True),
+        (STREAM_HEAD.replace(b"\r\n", b"\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n", 1), True),
+        (STREAM_HEAD.replace(b"\r\n", b"\r\nconnection: close\r\n", 1), False),
+        (STREAM_HEAD.replace(b"1.1", b"1.0"), False),
+        (STREAM_HEAD.replace(b"200 OK", b"201 Created"), False),
+        (STREAM_HEAD.replace(b"Transfer-Encoding: chunked", b"Content-Length: 500"), False),
+    ],
+)
+def test_only_a_stream_in_chunks_that_stays_open_is_known_again(head: bytes, known: bool) -> None:
+    shell = Shell(checks=False)
+    Edge(shell).client(post(b'{"model":"m","stream":true}'))
+    shell.answer(head)
+    assert (shell.pools[0].known_stream is not None) == known
+
+
 def unchunked(answer: bytes) -> bytes:
     """An answer without its framing: what came in one read may be one chunk or several."""
     return re.sub(rb"(?:^|\r\n)[0-9a-f]+\r\n", b"", answer.partition(b"\r\n\r\n")[2])
