@@ -70,7 +70,7 @@ def rss_bytes(proxy: ProxyProcess) -> int:
 def faulty(tmp_path: Path) -> Iterator[tuple[ProxyProcess, ScriptedUpstream]]:
     engine = ScriptedUpstream()
     patience = dict.fromkeys(
-        ("ttft_timeout_s", "itl_timeout_s", "response_timeout_s"), 20
+        ("connect_timeout_s", "ttft_timeout_s", "itl_timeout_s", "response_timeout_s"), 20
     )  # a busy machine is no fault
     config = settings(
         upstream("one", engine.url, "m", seats=64),
