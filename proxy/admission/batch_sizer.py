@@ -149,7 +149,7 @@ class AdaptiveBatchSizer:
         if pressure is None:
             return None
         judges = sample.output_tokens >= OUTPUT_MIN or sample.work is Work.EMBED
-        if judges and self._binding and sample.epoch >= self.epoch:
+        if judges and self._binding and sample.epoch >= self.epoch and self._epoch.same_pace(now - sample.duration_s):
             self._margin.observe(pressure, now - sample.duration_s, now)
         if self._held:
             return None

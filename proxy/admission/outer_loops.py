@@ -261,26 +261,38 @@ class Epoch:
     """Number of the present conditions; a request dispatched under an earlier one judges nothing that came after.
 
     One opens when ln kappa has moved by 0.15, at most every 20 s, and again with every further 0.05 within 10 s, when
-    kappa has arrived: who was dispatched on its way judges nothing either.
+    kappa has arrived: who was dispatched on its way judges nothing either. In the pause between two, who was
+    dispatched at another pace, by 0.1 of ln kappa, judges no margin.
     """
 
     PAUSE_S = 20.0
     MOVE_S = 10.0
     KAPPA = 0.15
     FURTHER = 0.05
+    SAME = 0.1
+    TICKS_KNOWN = 128
 
     def __init__(self, now: float) -> None:
         self.number = 0
         self._since_s = now
         self._moving_s = -inf  # since when kappa has moved
         self._kappa_log = 0.0
+        self._paces: deque[tuple[float, float]] = deque(maxlen=self.TICKS_KNOWN)  # when, ln kappa
+
+    def same_pace(self, since_s: float) -> bool:
+        """Is ln kappa where it was then? What was longer ago than is known is compared with the earliest known."""
+        if not self._paces:
+            return True
+        before = next((kappa_log for at_s, kappa_log in reversed(self._paces) if at_s <= since_s), self._paces[0][1])
+        return abs(self._paces[-1][1] - before) <= self.SAME
 
     def open(self, now: float) -> None:
         self.number += 1
         self._since_s = now
 
     def follow(self, kappa_log: float, now: float) -> bool:
-        """True when a new epoch has opened."""
+        """One tick; true when a new epoch has opened."""
+        self._paces.append((now, kappa_log))
         moved, moving = abs(kappa_log - self._kappa_log), now - self._moving_s <= self.MOVE_S
         if moved <= (self.FURTHER if moving else self.KAPPA) or not (moving or now - self._since_s >= self.PAUSE_S):
             return False

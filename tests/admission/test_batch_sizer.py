@@ -386,6 +386,30 @@ def test_slowdown_opens_an_epoch() -> None:
     assert before < one.epoch <= before + 4, "at the start of the move, and on its way"
 
 
+def test_requests_that_a_slowdown_has_made_late_judge_no_margin_in_the_pause_between_epochs() -> None:
+    one = sizer()
+    ticks([one], 40)
+    one.tick(moment(41.0, one.seats, 0.038, mix=1))
+    ticks([one], 2, since_s=41.0)
+    others = one.epoch
+    ticks([one], 6, Fluid(a=0.021, s=0.0002625), since_s=43.0)
+    assert one.epoch == others, "no epoch opens within 20 s of the last"
+
+    def rest() -> float:
+        state = one.state()
+        assert state.a is not None and state.kappa is not None
+        floor = state.kappa * state.a / TARGET.itl_s
+        return (state.margin - floor) / (1 - floor)
+
+    before = rest()
+    for _ in range(20):
+        one.observe(generation(0.05, others, output=160), 49.0)  # dispatched at the old pace
+    assert rest() == pytest.approx(before)
+    for _ in range(6):
+        one.observe(generation(0.05, others, output=10), 49.0)
+    assert rest() == pytest.approx(0.93 * before)
+
+
 def test_unfitted_state_is_empty_and_readable() -> None:
     one = sizer()
     state = one.state()
