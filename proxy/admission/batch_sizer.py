@@ -149,8 +149,9 @@ class AdaptiveBatchSizer:
         if pressure is None:
             return None
         judges = sample.output_tokens >= OUTPUT_MIN or sample.work is Work.EMBED
-        if judges and self._binding and sample.epoch >= self.epoch and self._epoch.same_pace(now - sample.duration_s):
-            self._margin.observe(pressure, now - sample.duration_s, now)
+        begun_s = now - sample.duration_s
+        if judges and self._binding and sample.epoch >= self.epoch and not self._epoch.slower(begun_s):
+            self._margin.observe(pressure, begun_s, now)
         if self._held:
             return None
         return self._apply(self._law.sampled(self._limit, pressure, self._binding), now)
@@ -322,8 +323,7 @@ class AdaptiveBatchSizer:
 
     def _recover(self, given: TickInput) -> Change | None:
         """No latency steers this work (audio): climb back to the start value, a seat per drained cut."""
-        silent = self._streams.ticks + self._service.ticks == 0
-        if not silent or not self._binding or self._limit >= self._config.initial:
+        if self._streams.ticks or self._service.ticks or not self._binding or self._limit >= self._config.initial:
             return None
         if given.now - max(self._cut_at_s, self._raised_at_s) < DRAIN_S:
             return None

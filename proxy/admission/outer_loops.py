@@ -262,14 +262,14 @@ class Epoch:
 
     One opens when ln kappa has moved by 0.15, at most every 20 s, and again with every further 0.05 within 10 s, when
     kappa has arrived: who was dispatched on its way judges nothing either. In the pause between two, who was
-    dispatched at another pace, by 0.1 of ln kappa, judges no margin.
+    dispatched while ln kappa was lower by 0.1 judges no margin.
     """
 
     PAUSE_S = 20.0
     MOVE_S = 10.0
     KAPPA = 0.15
     FURTHER = 0.05
-    SAME = 0.1
+    SLOWER = 0.1
     TICKS_KNOWN = 128
 
     def __init__(self, now: float) -> None:
@@ -279,12 +279,12 @@ class Epoch:
         self._kappa_log = 0.0
         self._paces: deque[tuple[float, float]] = deque(maxlen=self.TICKS_KNOWN)  # when, ln kappa
 
-    def same_pace(self, since_s: float) -> bool:
-        """Is ln kappa where it was then? What was longer ago than is known is compared with the earliest known."""
+    def slower(self, since_s: float) -> bool:
+        """Has the engine become slower since? What was longer ago than is known is compared with the earliest known."""
         if not self._paces:
-            return True
+            return False
         before = next((kappa_log for at_s, kappa_log in reversed(self._paces) if at_s <= since_s), self._paces[0][1])
-        return abs(self._paces[-1][1] - before) <= self.SAME
+        return self._paces[-1][1] - before > self.SLOWER
 
     def open(self, now: float) -> None:
         self.number += 1

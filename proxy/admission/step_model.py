@@ -29,6 +29,7 @@ MEMORY_S: Final = 45.0
 RIDGE: Final = 2e-3
 KAPPA_LOG_MAX: Final = 1.5
 FOREIGN_TICKS: Final = 3
+YOUNG_TICKS: Final = 8  # a fit that changes as much with each tick of a ramp
 CHUNK_TOKENS: Final = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
 NOISE: Final = 0.2  # relative; the fit is judged against at least this much spread
 FLOOR_PART: Final = 20
@@ -63,6 +64,7 @@ class StepModel:
         self._poor_ticks = 0
         self._poor = False
         self._foreign_ticks = 0
+        self._earlier: deque[Coefficients] = deque(maxlen=FOREIGN_TICKS + 1)
 
     def __repr__(self) -> str:
         return f"StepModel({self.coefficients}, fit {self.fit_ratio:.2f}, {self._ticks} ticks)"
@@ -109,6 +111,7 @@ class StepModel:
             self._start(latency_s, running)
         error = log(latency_s / self.step_s(running, prefill_per_step))
         self._judge(error, latency_s)
+        self._compare(latency_s, running, prefill_per_step)
         if self._foreign_ticks >= FOREIGN_TICKS:
             self._start(latency_s, running)
         elif self._ticks >= TICKS_MIN:
@@ -120,6 +123,8 @@ class StepModel:
         fit = self._fit = self._solve(self._known())
         if self._ticks >= TICKS_MIN:
             self._told = Coefficients(fit.a, fit.b, fit.d, self.kappa)
+            if self._ticks >= YOUNG_TICKS:
+                self._earlier.append(self._told)
 
     def step_s(self, running: float, prefill_per_step: float) -> float:
         """Predicted x at n and p."""
@@ -174,6 +179,7 @@ class StepModel:
         self._kappa_log, self._ticks, self._foreign_ticks = 0.0, 0, 0
         self._sums = [0.0] * len(self._sums)
         self._window.clear()
+        self._earlier.clear()
         self._error, self._spread, self._mean_log = 0.0, 0.0, log(latency_s)
 
     def _judge(self, error: float, latency_s: float) -> None:
@@ -183,8 +189,13 @@ class StepModel:
         self._spread += 0.05 * ((log(latency_s) - self._mean_log) ** 2 - self._spread)
         self._poor_ticks = self._poor_ticks + 1 if self.fit_ratio < FIT_POOR else 0
         self._poor = self._poor_ticks >= FIT_TICKS or (self._poor and self.fit_ratio < FIT_GOOD)
-        foreign = self._ticks >= TICKS_MIN and abs(error) > KAPPA_LOG_MAX
-        self._foreign_ticks = self._foreign_ticks + 1 if foreign else 0
+
+    def _compare(self, latency_s: float, running: float, prefill_per_step: float) -> None:
+        """With what the fit of some ticks ago would have said: the present one has begun to learn what is foreign."""
+        fit, error = self._earlier[0] if self._earlier else self._told, 0.0
+        if fit is not None:
+            error = log(latency_s / (fit.kappa * (fit.a + fit.b * running + fit.d * prefill_per_step)))
+        self._foreign_ticks = self._foreign_ticks + 1 if abs(error) > KAPPA_LOG_MAX else 0
 
     def _follow(self, error: float, weight: float) -> None:
         """Fast scale."""

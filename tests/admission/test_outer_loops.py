@@ -257,12 +257,14 @@ def test_epoch_opens_again_for_ten_seconds_while_the_same_move_goes_on() -> None
     ]  # fmt: skip
 
 
-def test_pace_is_the_same_while_kappa_stays_within_a_tenth_of_what_it_was() -> None:
+def test_engine_is_slower_than_it_was_while_kappa_was_lower_by_a_tenth() -> None:
     epoch = Epoch(0.0)
-    assert epoch.same_pace(0.0), "nothing is known yet"
+    assert not epoch.slower(0.0), "nothing is known yet"
     for now, kappa_log in ((1.0, 0.0), (2.0, 0.09), (3.0, 0.25), (4.0, 0.3)):
         epoch.follow(kappa_log, now)
-    assert [epoch.same_pace(since_s) for since_s in (0.5, 1.0, 2.9, 3.0, 4.5)] == [False, False, False, True, True]
+    assert [epoch.slower(since_s) for since_s in (0.5, 1.0, 2.9, 3.0, 4.5)] == [True, True, True, False, False]
     for second in range(Epoch.TICKS_KNOWN):
         epoch.follow(0.3, 5.0 + second)
-    assert epoch.same_pace(1.0), "the earliest that is known"
+    assert not epoch.slower(1.0), "the earliest that is known"
+    epoch.follow(0.0, 200.0)
+    assert not epoch.slower(100.0), "it is faster now"
