@@ -261,8 +261,8 @@ class Epoch:
     """Number of the present conditions; a request dispatched under an earlier one judges nothing that came after.
 
     One opens when ln kappa has moved by 0.15, at most every 20 s, and again with every further 0.05 within 10 s, when
-    kappa has arrived: who was dispatched on its way judges nothing either. In the pause between two, who was
-    dispatched while ln kappa was lower by 0.1 judges no margin.
+    kappa has arrived: who was dispatched on its way judges nothing either. Where nothing but the pause keeps one from
+    opening, who was dispatched while ln kappa was lower by 0.1 judges no margin.
     """
 
     PAUSE_S = 20.0
@@ -280,8 +280,9 @@ class Epoch:
         self._paces: deque[tuple[float, float]] = deque(maxlen=self.TICKS_KNOWN)  # when, ln kappa
 
     def slower(self, since_s: float) -> bool:
-        """Has the engine become slower since? What was longer ago than is known is compared with the earliest known."""
-        if not self._paces:
+        """Has the engine become slower since, and no epoch has opened? What was longer ago than is known is compared
+        with the earliest known."""
+        if not self._paces or abs(self._paces[-1][1] - self._kappa_log) <= self.KAPPA:
             return False
         before = next((kappa_log for at_s, kappa_log in reversed(self._paces) if at_s <= since_s), self._paces[0][1])
         return self._paces[-1][1] - before > self.SLOWER

@@ -11,8 +11,10 @@ be a tick whose tokens came late together. Fast: e = ln(x / model) - ln kappa mo
 few ticks and does not bend the slopes. Sums decay with the time measured, not with the clock: an idle hour forgets
 nothing. A kappa beyond e^1.5 moves into the coefficients.
 
-A tick beyond e^1.5 of its prediction, up or down, may be a stall; the third in a row tells of another engine or model.
-Nothing that was learnt holds for that, least of all the split into a and b, and the fit starts anew.
+A tick beyond e^1.5 of what the fit of four ticks ago says of it, up or down, may be a stall; the third in a row tells
+of another engine, model or kind of answer. Nothing that was learnt holds for that, least of all the split into a and b,
+and the fit starts anew. The present fit is no judge of it: answers change over within some ticks, the fit follows half
+of the way with each, and takes for the price of n what n has nothing to do with.
 
     seats at a target T with rho prefill tokens per output token:  N = (T/kappa - a) / (b + d rho)
 """
@@ -29,7 +31,7 @@ MEMORY_S: Final = 45.0
 RIDGE: Final = 2e-3
 KAPPA_LOG_MAX: Final = 1.5
 FOREIGN_TICKS: Final = 3
-YOUNG_TICKS: Final = 8  # a fit that changes as much with each tick of a ramp
+YOUNG_TICKS: Final = 8  # until then a fit may change as much while others join a shared engine
 CHUNK_TOKENS: Final = 2048  # prefill tokens per step, the usual default of engines with chunked prefill
 NOISE: Final = 0.2  # relative; the fit is judged against at least this much spread
 FLOOR_PART: Final = 20

@@ -410,6 +410,15 @@ def test_requests_that_a_slowdown_has_made_late_judge_no_margin_in_the_pause_bet
     assert rest() == pytest.approx(0.93 * before)
 
 
+def test_answers_that_become_slow_whatever_n_hold_the_limit_nowhere() -> None:
+    one = AdaptiveBatchSizer("u", LimitConfig(), Target(itl_s=0.05, ttft_s=0.5), 0.0)
+    ticks([one], 40, Fluid(a=0.0012, s=5e-6), demand=lambda _now: 16.0)
+    for now, base_s in ((40.0, 0.007), (41.0, 0.0167)):  # ticks in which both kinds run
+        ticks([one], 1, Fluid(a=base_s, s=0.0), since_s=now)
+    limits = ticks([one], 12, Fluid(a=0.02, s=0.0), since_s=42.0, demand=lambda _now: 256.0)
+    assert limits[-1][0] >= 256
+
+
 def test_unfitted_state_is_empty_and_readable() -> None:
     one = sizer()
     state = one.state()

@@ -257,14 +257,19 @@ def test_epoch_opens_again_for_ten_seconds_while_the_same_move_goes_on() -> None
     ]  # fmt: skip
 
 
-def test_engine_is_slower_than_it_was_while_kappa_was_lower_by_a_tenth() -> None:
+def test_engine_has_become_slower_where_kappa_is_a_tenth_higher_and_only_the_pause_keeps_an_epoch_back() -> None:
     epoch = Epoch(0.0)
     assert not epoch.slower(0.0), "nothing is known yet"
-    for now, kappa_log in ((1.0, 0.0), (2.0, 0.09), (3.0, 0.25), (4.0, 0.3)):
-        epoch.follow(kappa_log, now)
-    assert [epoch.slower(since_s) for since_s in (0.5, 1.0, 2.9, 3.0, 4.5)] == [True, True, True, False, False]
+    for now, kappa_log in ((1.0, 0.0), (2.0, 0.09), (3.0, 0.14)):
+        assert not epoch.follow(kappa_log, now)
+    assert not epoch.slower(1.0), "too little for an epoch"
+    for now, kappa_log in ((4.0, 0.25), (5.0, 0.3)):
+        assert not epoch.follow(kappa_log, now)
+    assert [epoch.slower(since_s) for since_s in (0.5, 1.0, 3.9, 4.0, 5.5)] == [True, True, True, False, False]
     for second in range(Epoch.TICKS_KNOWN):
-        epoch.follow(0.3, 5.0 + second)
+        epoch.follow(0.3, 6.0 + 0.1 * second)
     assert not epoch.slower(1.0), "the earliest that is known"
-    epoch.follow(0.0, 200.0)
-    assert not epoch.slower(100.0), "it is faster now"
+    assert epoch.follow(0.3, 30.0)
+    for now, kappa_log in ((31.0, 0.3), (41.0, 0.1)):
+        assert not epoch.follow(kappa_log, now)
+    assert not epoch.slower(31.0), "it is faster now"

@@ -102,6 +102,21 @@ def test_only_the_third_foreign_tick_in_a_row_starts_the_fit_anew(odd: int, kapp
     assert (model.ticks < 60) == starts_anew
 
 
+@pytest.mark.parametrize(("ticks_before", "starts_anew"), [(60, True), (4, False)])
+def test_an_engine_that_takes_over_step_by_step_is_foreign_too_but_for_a_young_fit(
+    ticks_before: int, starts_anew: bool
+) -> None:
+    model = StepModel()
+    for _ in range(ticks_before):
+        model.learn(latency_s(20, 40), 20, 40, 1.0)
+    told, before = [], model.ticks
+    for tick in range(1, 7):
+        model.learn(latency_s(20, 40, kappa=1.5**tick), 20, 40, 1.0)
+        told.append(model.coefficients is not None)
+    assert (model.ticks < before) == starts_anew
+    assert all(told) != starts_anew
+
+
 def test_a_new_fit_holds_nothing_of_the_old_one() -> None:
     model = learned(noise=0.0)
     for tick in range(121):
