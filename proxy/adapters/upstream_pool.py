@@ -110,12 +110,9 @@ class UpstreamConnection(AnswerReader):
                 exchange.answer_head(self.status, self.reason, self.headers)
                 if self.head_bytes == len(data) and self.status == 200:
                     self._remember(data)
-            if self.pieces and self.exchange is exchange:
-                pieces = self.pieces[:]
-                self.pieces.clear()
-                exchange.answer_body(pieces, self.complete)
-            if self.complete and self.exchange is exchange:
-                self._finish(exchange)
+            pieces = self.pieces[:]
+            self.pieces.clear()
+            self._hand_on(pieces, exchange)
         except Exception as error:
             self._broke(exchange, error)
 
@@ -139,17 +136,17 @@ class UpstreamConnection(AnswerReader):
                 assert self.pool.known_stream is not None
                 self.begin_unseen(self.pool.known_stream)
                 exchange.answer_head(self.status, self.reason, self.headers)
-            self._hand_on(pieces, found == 2, exchange)
+            self.complete = self.keep_alive = found == 2
+            self._hand_on(pieces, exchange)
         except Exception as error:
             self._broke(exchange, error)
         return True
 
-    def _hand_on(self, pieces: list[bytes], last: bool, exchange: Exchange) -> None:
-        if last:
-            self.complete = self.keep_alive = True
+    def _hand_on(self, pieces: list[bytes], exchange: Exchange) -> None:
+        """What has come of the body, and its end. The head, or an earlier piece, may have ended the exchange."""
         if pieces and self.exchange is exchange:
-            exchange.answer_body(pieces, last)
-        if last and self.exchange is exchange:
+            exchange.answer_body(pieces, self.complete)
+        if self.complete and self.exchange is exchange:
             self._finish(exchange)
 
     def _remember(self, data: bytes) -> None:
