@@ -266,7 +266,7 @@ def test_engine_has_become_slower_where_kappa_is_a_tenth_higher_and_only_the_pau
     for now, kappa_log in ((4.0, 0.25), (5.0, 0.3)):
         assert not epoch.follow(kappa_log, now)
     assert [epoch.slower(since_s) for since_s in (0.5, 1.0, 3.9, 4.0, 5.5)] == [True, True, True, False, False]
-    for second in range(Epoch.TICKS_KNOWN):
+    for second in range(epoch.TICKS_KNOWN):
         epoch.follow(0.3, 6.0 + 0.1 * second)
     assert not epoch.slower(1.0), "the earliest that is known"
     assert epoch.follow(0.3, 30.0)
