@@ -49,6 +49,10 @@ class Coefficients:
     d: float
     kappa: float = 1.0
 
+    def step_s(self, running: float, prefill_per_step: float) -> float:
+        """x at n and p."""
+        return self.kappa * (self.a + self.b * running + self.d * prefill_per_step)
+
 
 class StepModel:
     """Learns from ticks; answers with seconds and seats. Unfitted until `TICKS_MIN` ticks."""
@@ -196,7 +200,7 @@ class StepModel:
         """With what the fit of some ticks ago would have said: the present one has begun to learn what is foreign."""
         fit, error = self._earlier[0] if self._earlier else self._told, 0.0
         if fit is not None:
-            error = log(latency_s / (fit.kappa * (fit.a + fit.b * running + fit.d * prefill_per_step)))
+            error = log(latency_s / fit.step_s(running, prefill_per_step))
         self._foreign_ticks = self._foreign_ticks + 1 if abs(error) > KAPPA_LOG_MAX else 0
 
     def _follow(self, error: float, weight: float) -> None:

@@ -8,7 +8,6 @@ Needs nginx (Debian: nginx-light) and two cores, the first of which upstream and
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import statistics
 import sys
@@ -18,7 +17,7 @@ from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.benchmarks.data_path.__main__ import FIND_LIMIT_S, MANY, await_port, process, start, tell
+from tests.benchmarks.data_path.__main__ import FIND_LIMIT_S, MANY, asking, await_port, process, start, tell
 from tests.benchmarks.data_path.cases import CASES
 from tests.benchmarks.data_path.contestants import contestants, free_port
 
@@ -95,9 +94,7 @@ def rows(windows: list[Window]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    source = f"{sys.executable} -m proxy"
-    parser.add_argument("--penstock", default=source, metavar="COMMAND", help="what is measured (default: the source)")
+    parser = asking(__doc__)
     parser.add_argument("--requests", type=int, default=500_000)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each window")
     arguments = parser.parse_args()

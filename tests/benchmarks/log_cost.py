@@ -7,7 +7,6 @@ quartiles tell how far these lie apart. Needs two cores; the upstream and the lo
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import signal
@@ -19,7 +18,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.benchmarks.data_path.__main__ import FIND_LIMIT_S, MANY, answer_first, await_port, measure, process, tell
+from tests.benchmarks.data_path.__main__ import (
+    FIND_LIMIT_S,
+    MANY,
+    answer_first,
+    asking,
+    await_port,
+    measure,
+    process,
+    tell,
+)
 from tests.benchmarks.data_path.cases import CASES, Case
 from tests.benchmarks.data_path.contestants import free_port, ours
 
@@ -75,9 +83,7 @@ def row(case: Case, pairs: list[Pair]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    source = f"{sys.executable} -m proxy"
-    parser.add_argument("--penstock", default=source, metavar="COMMAND", help="what is measured (default: the source)")
+    parser = asking(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each window")
     arguments = parser.parse_args()

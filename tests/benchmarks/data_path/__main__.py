@@ -164,10 +164,16 @@ def run(
     return results
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0] if __doc__ else None)
+def asking(text: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """A command line that names what is measured; `text` is the module's, told by its first line."""
+    parser = argparse.ArgumentParser(prog=prog, description=text.splitlines()[0] if text else None)
     source = f"{sys.executable} -m proxy"
     parser.add_argument("--penstock", default=source, metavar="COMMAND", help="what is measured (default: the source)")
+    return parser
+
+
+def main() -> None:
+    parser = asking(__doc__, prog="make bench")
     parser.add_argument(
         "--beside", action="append", default=[], metavar="COMMAND", help=f"measure this, too: {', '.join(PEERS)}"
     )
