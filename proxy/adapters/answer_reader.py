@@ -6,9 +6,13 @@ Whether the connection stays open is asked inside `on_message_complete`: at the 
 
 from __future__ import annotations
 
+from typing import Final
+
 import httptools
 
 from proxy.adapters.repeats import KnownStream
+
+SPENT: Final = httptools.HttpResponseParser(object())  # of a connection that is over: its own would keep it alive
 
 
 class AnswerReader:

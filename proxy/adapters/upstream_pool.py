@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
-from proxy.adapters.answer_reader import AnswerReader
+from proxy.adapters.answer_reader import SPENT, AnswerReader
 from proxy.adapters.repeats import KnownAnswer, KnownStream, remember, stream_of
 from proxy.adapters.sockets import adjust_upstream, all_taken, is_own_shortage, reserve, spare_files
 from proxy.adapters.tasks import Tasks
@@ -188,6 +188,7 @@ class UpstreamConnection(AnswerReader):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.forget(self)
+        self.parser = SPENT
         if self.on_lost is not None:
             self.on_lost()
         exchange = self.exchange

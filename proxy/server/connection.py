@@ -21,7 +21,7 @@ from proxy.adapters.repeats import MISSES_MAX
 from proxy.server import deadlines
 from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, render, stream_error
 from proxy.server.intake import HEAD_MAX_BYTES, Rejected, head_fault
-from proxy.server.reading import Crowded, Home, RequestReader
+from proxy.server.reading import SPENT, Crowded, Home, RequestReader
 from proxy.types import Outcome, Phase, Refuse
 
 WRITE_HIGH_BYTES: Final = 1 << 18
@@ -131,6 +131,7 @@ class ClientConnection(RequestReader):
         try:
             self._left()
         finally:
+            self.parser = SPENT
             self.listener.closed(self)
 
     def _left(self) -> None:

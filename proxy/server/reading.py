@@ -16,6 +16,7 @@ from proxy.server.intake import Intake, Rejected
 from proxy.wire.errors import BadRequest
 
 PIPELINED_MAX: Final = 1000  # requests of one connection, with the one that runs
+SPENT: Final = httptools.HttpRequestParser(object())  # of a connection that is over: its own would keep it alive
 
 
 class Crowded(Exception):  # noqa: N818 - the client's doing

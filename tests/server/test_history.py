@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from proxy.server.history import ROWS_MAX, History, UpstreamRow
@@ -39,8 +40,25 @@ def test_rows_become_columns_of_equal_length_whoever_was_there() -> None:
     assert document["upstreams"]["late"]["itl_target_ms"] == [None, None]
 
 
-def test_the_past_is_bounded() -> None:
+def test_the_past_is_bounded_and_forgets_an_upstream_that_is_gone() -> None:
     history = History()
-    for _ in range(ROWS_MAX + 5):
-        history.note(snapshot(upstream()), TARGETS, {})
-    assert len(history.document(NOW_S)["queued"]) == ROWS_MAX
+    history.note(snapshot(upstream("gone"), queued=9), TARGETS, {})
+    for number in range(2 * ROWS_MAX):
+        history.note(snapshot(upstream(), queued=number), TARGETS, {"requests": number})
+        if number == ROWS_MAX - 2:
+            assert history.document(NOW_S)["upstreams"]["gone"]["in_flight"] == [9, *[None] * (ROWS_MAX - 1)]
+    document: dict[str, Any] = history.document(NOW_S)
+    assert document["queued"] == document["totals"]["requests"] == list(range(ROWS_MAX, 2 * ROWS_MAX))
+    assert document["upstreams"].keys() == {"vllm-0"}
+    assert len(document["ago_s"]) == len(document["upstreams"]["vllm-0"]["limit"]) == ROWS_MAX
+
+
+def test_memory_does_not_grow_while_the_rows_fill() -> None:
+    history = History()
+    history.note(snapshot(upstream()), TARGETS, {"requests": 1})
+    tracemalloc.start()
+    for _ in range(ROWS_MAX):
+        history.note(snapshot(upstream()), TARGETS, {"requests": 1})
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 5_000

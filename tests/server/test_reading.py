@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from itertools import accumulate
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.adapters.repeats import MISSES_MAX
+from proxy.adapters.upstream_pool import UpstreamConnection
 from proxy.server.connection import PIPELINE_MAX, ClientConnection
 from proxy.server.reading import PIPELINED_MAX
 from tests.adapters.shell import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, Shell, chunk, said, token
@@ -325,3 +327,26 @@ def test_a_connection_may_have_so_many_requests_waiting_and_no_more() -> None:
     edge.shell.answer(said())
     assert client.statuses() == [200] * PIPELINED_MAX + [400]
     assert (client.transport.eof, edge.errors) == (True, [])
+
+
+def alive() -> list[int]:
+    kinds = (ClientConnection, UpstreamConnection)
+    return [sum(isinstance(one, kind) for one in gc.get_objects()) for kind in kinds]
+
+
+def test_connections_that_are_over_are_no_garbage_in_cycles() -> None:
+    edge = Edge()
+    gc.disable()
+    try:
+        before = alive()
+        client = edge.client(post())
+        edge.shell.answer(said(b"one"))
+        client.leave()
+        edge.shell.pools[0].close()
+        edge.shell.settle()
+        edge.shell.transport().protocol = client.transport.protocol = None  # as uvloop lets go of them
+        edge.shell.dials[0].made.clear()
+        del client
+        assert alive() == before
+    finally:
+        gc.enable()
