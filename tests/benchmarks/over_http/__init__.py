@@ -1,0 +1,1 @@
+"""The limit through real sockets, before an engine that shares no line with the laboratory."""
