@@ -4,9 +4,9 @@ Remaining output of a request that has generated g tokens, from the last `WINDOW
 
     R(g) = mean(O_i - g | O_i > g)      none longer seen: R = max(PRIOR / 8, g / 2), a Pareto tail of index 3
 
-A tenant with fewer than `ENOUGH` outputs uses the history of all tenants. Until `FEW` outputs are known R is at least
-`PRIOR` - g: those that ended first were the short ones, and memory promised on their word is recomputed later. The
-client's max_tokens caps every prediction.
+A tenant with fewer than `ENOUGH` outputs uses the history of all tenants. Until as many have ended as run (`ENOUGH` at
+least, `FEW` at most) R is at least `PRIOR` - g: those that ended first were the short ones, and memory promised on
+their word is recomputed later. The client's max_tokens caps every prediction.
 
 The mean output counts unfinished requests: short ones end first, and the mean of those that ended reads half of the
 truth during the first generation, while tokens / endings reads several times the truth. The area under the
@@ -174,6 +174,7 @@ class LengthPredictor:
         self._before: _History | None = None  # outputs of the mix before this one
         self._crowd = 0.0  # how many run, averaged over generations; 0: not known yet
         self._ends = 0  # since it was last asked
+        self._few = ENOUGH  # outputs of a start that are too few to go by
         self.mix = 0  # number of the present mix of requests; each is told of with the one it started under
 
     def remaining(self, tenant: str, generated: int, cap: int | None) -> int:
@@ -184,7 +185,7 @@ class LengthPredictor:
         expected = history.remaining(generated)
         if expected is None:
             expected = max(PRIOR / 8, generated / 2)
-        if self._cohort is not None and self._before is None and len(self._cohort) < FEW:
+        if self._cohort is not None and self._before is None and len(self._cohort) < self._few:
             expected = max(expected, PRIOR - generated)
         tokens = int(expected)
         if cap is None or tokens <= cap - generated:
@@ -220,6 +221,7 @@ class LengthPredictor:
         """Mean output; `live` are the tokens that unfinished requests of this mix have generated so far."""
         if self._cohort is not None:
             count = len(self._cohort)
+            self._few = min(max(len(live), ENOUGH), FEW)
             area, survival, last = restricted_mean(self._cohort, sorted(live))
             tail = 0.0 if self._before is None else self._before.remaining(last) or 0.0
             mean = max(area + survival * tail, OUTPUT_MIN)

@@ -49,6 +49,16 @@ def test_remaining(outputs: list[int], generated: int, cap: int | None, expected
     assert taught(outputs).remaining("a", generated, cap) == expected
 
 
+@pytest.mark.parametrize(("running", "few"), [(2, ENOUGH), (40, 40), (500, FEW)])
+def test_a_start_is_over_for_memory_when_as_many_have_ended_as_run(running: int, few: int) -> None:
+    predictor = taught([200] * (few - 1))
+    predictor.mean_tokens([50] * running)
+    assert predictor.remaining("t", 0, None) == PRIOR
+    predictor.ended("t", 200, 0)
+    assert predictor.remaining("t", 0, None) == 200
+
+
+
 def test_tenant_speaks_for_itself_once_known() -> None:
     predictor = taught([1000] * FEW, "long")
     for count in range(1, ENOUGH + 1):
