@@ -58,7 +58,6 @@ def test_a_start_is_over_for_memory_when_as_many_have_ended_as_run(running: int,
     assert predictor.remaining("t", 0, None) == 200
 
 
-
 def test_tenant_speaks_for_itself_once_known() -> None:
     predictor = taught([1000] * FEW, "long")
     for count in range(1, ENOUGH + 1):

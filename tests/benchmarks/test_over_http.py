@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.over_http.__main__ import Run, jain, joined, lines, settled_s
+from tests.benchmarks.over_http.__main__ import Run, joined, lines, settled_s
 from tests.benchmarks.over_http.cases import CASES
 from tests.benchmarks.over_http.engine import Asked, Engine, Kind, Sequence, trace
 from tests.benchmarks.over_http.load import Client, request
@@ -78,18 +78,24 @@ def test_tokens_are_conserved_whoever_leaves(
     engine = Engine(QUIET._replace(cache_tokens=cache), Random(1))
     every = [Sequence(number, *size, 0.0) for number, size in enumerate(sizes)]
     engine.waiting.extend(every)
-    gone, now, step = set[Sequence](), 0.0, 0
-    while step_s := engine.begin():
-        now += step_s
-        for one in engine.finish(now):
-            assert one not in gone
+    gone, now, half = set[Sequence](), 0.0, 0
+
+    def leave() -> None:
+        """Before a step, or while it runs."""
         for at, number in leaving:
-            if at == step and number < len(every) and not every[number].ended_s:
+            if at == half and number < len(every) and not every[number].ended_s:
                 gone.add(every[number])
                 engine.drop(every[number])
+
+    while step_s := engine.begin():
+        now, half = now + step_s, half + 1
+        leave()
+        for one in engine.finish(now):
+            assert one not in gone
+        half += 1
+        leave()
         assert engine.cache_use * cache == pytest.approx(sum(one.taken for one in engine.running))
         assert engine.cache_use <= 1
-        step += 1
     assert all(one.made == one.output for one in every if one not in gone)
     assert (engine.present, engine.cache_use) == (0, 0)
 
@@ -149,11 +155,6 @@ def test_settled_is_four_fifths_of_the_span_within_the_band() -> None:
     assert settled_s(moments, 100, 0.1, 5.0, 0.0) == 2
     assert settled_s(moments, 100, 0.1, 5.0, 4.0) == 1
     assert settled_s(moments, 200, 0.1, 5.0, 0.0) == inf
-
-
-def test_shares_are_told_by_jain() -> None:
-    assert jain([3, 3, 3]) == pytest.approx(1)
-    assert jain([9, 0, 0]) == pytest.approx(1 / 3)
 
 
 class Wire(asyncio.Transport):

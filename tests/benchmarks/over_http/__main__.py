@@ -18,10 +18,11 @@ from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvloop
 
+from proxy.laboratory.measures import jain
 from tests.benchmarks.data_path.__main__ import asking, await_port, process, tell
 from tests.benchmarks.data_path.contestants import free_port
 from tests.benchmarks.over_http.cases import CASES, FACTOR, SLOWER_AT_S, Case
@@ -115,11 +116,6 @@ async def measure(case: Case, asked: Sequence[Asked], penstock: list[str]) -> Ru
     return Run(joined(clients, serving), per_proxy, serving.moments, engine.computed, engine.recomputed)
 
 
-def jain(values: Sequence[float]) -> float:
-    """(sum x)^2 / (n sum x^2), 1 for equal shares (Jain, Chiu and Hawe 1984)."""
-    return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
-
-
 def lines(case: Case, asked: Sequence[Asked], run: Run) -> list[str]:
     """Rows of the table: phase, best limit, settled, goodput over the best limit's, attainment."""
     phases = [("cold", 0.0, 20.0, SLOWER_AT_S if case.slows else case.until_s, 1.0, COLD_BAND, COLD_SPAN_S)]
@@ -146,18 +142,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write how many were in flight, and every answer")
     arguments = parser.parse_args()
+    cases = [case for case in CASES if arguments.only in case.name]
+    if not cases:
+        parser.error(f"--only {arguments.only}: the cases are {', '.join(case.name for case in CASES)}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
     print("| engine and load | phase | best fixed limit | settled after | goodput over its | within both targets |")
     print("|---|---|---:|---:|---:|---:|", flush=True)
-    for case in CASES:
-        if arguments.only not in case.name:
-            continue
+    seen = dict[str, Any]()
+    for case in cases:
         asked = trace(Random(arguments.seed), case.rate(), case.until_s, case.prompt, case.output, case.shape)
         tell(f"{case.name}: {case.until_s:.0f} s")
         run = uvloop.run(measure(case, asked, shlex.split(arguments.penstock)))
+        seen[case.name] = {"moments": run.moments, "served": run.served}
         if arguments.json:
-            arguments.json.write_text(json.dumps({"moments": run.moments, "served": run.served}), encoding="utf-8")
+            arguments.json.write_text(json.dumps(seen), encoding="utf-8")
         tell(f"{case.name}: best fixed limits")
         told = lines(case, asked, run)
         tell("")

@@ -93,7 +93,8 @@ class Engine:
         for one in got:
             one.taken += 1
         self._held += len(got)
-        for one, piece in self._pieces:
+        pieces, self._pieces = self._pieces, []
+        for one, piece in pieces:
             one.taken += piece
             self._held += piece
             self.computed += piece
@@ -114,6 +115,7 @@ class Engine:
             self.waiting.remove(one)
         elif one in self.running:
             self.running.remove(one)
+            self._pieces = [(other, piece) for other, piece in self._pieces if other is not one]
             self._held -= one.taken
             one.taken = 0
 
