@@ -257,6 +257,8 @@ def test_the_table_names_phase_limit_and_what_was_reached(monkeypatch: pytest.Mo
     slow = lines(
         CASES[0], [], run._replace(moments=[(60.0 + number, 10 if number > 4 else 30) for number in range(70)])
     )
+    away = lines(CASES[0], [], run._replace(moments=[(1.0 * at, 20) for at in range(130)]))
+    assert [row.split(" | ")[3] for row in away] == ["never", "never"]
     assert slow[1] == "| small model, short answers | 1.5 times slower | 10 | 5 s | 0.600 | 75.0 % |"
 
 

@@ -128,7 +128,8 @@ def lines(case: Case, asked: Sequence[Asked], run: Run) -> list[str]:
         settled = settled_s(moments, limit, band, span_s, begin_s)
         share = goodput(run.served, case.target, from_s, end_s) / reached
         met = attainment(run.served, case.target, from_s, end_s)
-        told.append(f"| {case.name} | {name} | {limit} | {settled:.0f} s | {share:.3f} | {100 * met:.1f} % |")
+        after = "never" if settled == inf else f"{settled:.0f} s"
+        told.append(f"| {case.name} | {name} | {limit} | {after} | {share:.3f} | {100 * met:.1f} % |")
     if case.kind.cache_tokens < 1 << 30:
         told.append(f"| {case.name} | tokens computed again | | | | {100 * run.recomputed / run.computed:.1f} % |")
     if case.proxies > 1:
