@@ -87,11 +87,16 @@ def within(moments: Iterable[Moment], window: Window, proxy: int = 0) -> list[Mo
 
 def settled_s(moments: Sequence[Moment], level: float, band: float, window: Window, span_s: float = 60.0) -> float:
     """Seconds from the window's start; infinite if that never happens within it."""
-    seen = within(moments, window)
-    for index, moment in enumerate(seen):
-        near = [abs(one.in_flight / level - 1) <= band for one in seen[index:] if one.at_s < moment.at_s + span_s]
+    seen = [(one.at_s, one.in_flight) for one in within(moments, window)]
+    return near_from_s(seen, level, band, span_s) - window[0]
+
+
+def near_from_s(seen: Sequence[tuple[float, float]], level: float, band: float, span_s: float) -> float:
+    """The time in `seen`, times with values, from which these stay near the level; infinite without one."""
+    for index, (begin_s, _) in enumerate(seen):
+        near = [abs(value / level - 1) <= band for at_s, value in seen[index:] if at_s < begin_s + span_s]
         if near[0] and sum(near) >= 0.8 * len(near):
-            return moment.at_s - window[0]
+            return begin_s
     return inf
 
 

@@ -98,7 +98,7 @@ def _cells(
     for name, total in totals.items():
         yield ("totals", name), total
     for one in snapshot.upstreams:
-        for field, value in _row(one, targets.get(one.name))._asdict().items():
+        for field, value in zip(UpstreamRow._fields, _row(one, targets.get(one.name)), strict=True):
             yield (field, one.name), value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from math import inf
 from random import Random
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.over_http.__main__ import Run, joined, lines, settled_s
+from tests.benchmarks.over_http.__main__ import Run, joined, lines
 from tests.benchmarks.over_http.cases import CASES
 from tests.benchmarks.over_http.engine import Asked, Engine, Kind, Sequence, trace
 from tests.benchmarks.over_http.load import Client, request
@@ -148,13 +147,6 @@ def test_what_is_late_or_outside_the_window_is_no_goodput() -> None:
 
 
 # ---- what is measured ----
-
-
-def test_settled_is_four_fifths_of_the_span_within_the_band() -> None:
-    moments = [(float(at), present) for at, present in enumerate([5, 80, 95, 100, 130, 105, 95, 100, 100, 100])]
-    assert settled_s(moments, 100, 0.1, 5.0, 0.0) == 2
-    assert settled_s(moments, 100, 0.1, 5.0, 4.0) == 1
-    assert settled_s(moments, 200, 0.1, 5.0, 0.0) == inf
 
 
 class Wire(asyncio.Transport):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from proxy.laboratory.measures import jain
+from proxy.laboratory.measures import jain, near_from_s
 from tests.benchmarks.data_path.__main__ import asking, await_port, process, tell
 from tests.benchmarks.data_path.contestants import free_port
 from tests.benchmarks.over_http.cases import CASES, FACTOR, SLOWER_AT_S, Case
@@ -54,16 +54,6 @@ class Run(NamedTuple):
     moments: list[tuple[float, int]]
     computed: int
     recomputed: int
-
-
-def settled_s(moments: Sequence[tuple[float, int]], level: float, band: float, span_s: float, begin_s: float) -> float:
-    """Seconds from `begin_s` until in flight stays within the band for 80 % of the next span; infinite if never."""
-    seen = [(at_s, abs(present / level - 1) <= band) for at_s, present in moments if at_s >= begin_s]
-    for index, (at_s, near) in enumerate(seen):
-        span = [one for when, one in seen[index:] if when < at_s + span_s]
-        if near and sum(span) >= 0.8 * len(span):
-            return at_s - begin_s
-    return inf
 
 
 def joined(clients: Sequence[Client], serving: Serving) -> list[Served]:
@@ -124,8 +114,8 @@ def lines(case: Case, asked: Sequence[Asked], run: Run) -> list[str]:
     told = []
     for name, begin_s, from_s, end_s, slower, band, span_s in phases:
         limit, reached = best(case.kind, asked, case.target, from_s, end_s, case.seats(slower), slower)
-        moments = [one for one in run.moments if one[0] < end_s]
-        settled = settled_s(moments, limit, band, span_s, begin_s)
+        moments = [one for one in run.moments if begin_s <= one[0] < end_s]
+        settled = near_from_s(moments, limit, band, span_s) - begin_s
         share = goodput(run.served, case.target, from_s, end_s) / reached
         met = attainment(run.served, case.target, from_s, end_s)
         after = "never" if settled == inf else f"{settled:.0f} s"
