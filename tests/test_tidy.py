@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLOOR_OF_ROOM = {
-    "types": 0,
+    **dict.fromkeys(("types", "native"), 0),
     **dict.fromkeys(("admission", "routing", "wire", "planning"), 1),
     **dict.fromkeys(("dispatcher", "simulator", "loadtest"), 2),
     **dict.fromkeys(("settings", "adapters", "laboratory"), 3),
@@ -90,7 +90,8 @@ def test_there_is_no_import_cycle() -> None:
 
 
 def impurities(module: str, tree: ast.AST) -> Iterator[str]:
-    allowed = set(sys.stdlib_module_names) - IMPURE | {"proxy"} | ({"orjson"} if room(module) == "wire" else set())
+    own = {"wire": {"orjson"}, "native": {"mypy_extensions"}}
+    allowed = set(sys.stdlib_module_names) - IMPURE | {"proxy"} | own.get(room(module), set())
     for name in imports(tree):
         if name.split(".")[0] not in allowed:
             yield f"import {name}"

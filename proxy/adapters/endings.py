@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from proxy.adapters.gate import Waiter
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
-from proxy.adapters.repeats import KnownAnswer, around_length
+from proxy.adapters.repeats import KnownAnswer, KnownStream, around_length
 from proxy.types import Outcome, Phase, Ticket, Usage
 from proxy.wire.answer import AnswerWriter
 from proxy.wire.errors import BadAnswer
@@ -15,12 +16,26 @@ from proxy.wire.usage import StreamEnd
 def written_head(known: KnownAnswer, writer: AnswerWriter) -> tuple[bytes, bytes] | tuple[()]:
     """The head as clients get it, around the digits of its length, to be followed by the request's own lines and an
     empty one. Empty where the answer has to be looked at: a stream, a content coding, what cannot be passed on."""
+    if known.written is None:
+        head = _head_of(known.reason, known.headers, writer, stream=False)
+        parts = around_length(head) if head else None
+        known.written = () if parts is None else (parts[0], parts[1].removesuffix(b"\r\n"))
+    return known.written
+
+
+def written_stream(known: KnownStream, writer: AnswerWriter) -> bytes:
+    """The same of a stream, which is chunked and has no length."""
+    if known.written is None:
+        known.written = _head_of(known.reason, known.headers, writer, stream=True).removesuffix(b"\r\n")
+    return known.written
+
+
+def _head_of(reason: bytes, headers: list[tuple[bytes, bytes]], writer: AnswerWriter, stream: bool) -> bytes:
     try:
-        head, facts = writer.head(known.status, known.reason, known.headers, b"", chunked=True)
+        head, facts = writer.head(200, reason, headers, b"", chunked=True)
     except BadAnswer:
-        return ()
-    parts = None if facts.event_stream or facts.encoded or facts.chunked else around_length(head)
-    return () if parts is None else (parts[0], parts[1].removesuffix(b"\r\n"))
+        return b""
+    return head if facts.event_stream is facts.chunked is stream and not facts.encoded else b""
 
 
 def own_lines(request_id: str, class_name: str, waited_s: float, upstream: str) -> bytes:
@@ -43,7 +58,7 @@ def plausible(end: StreamEnd, events: int) -> tuple[Usage | None, str | None]:
     return usage._replace(completion_tokens=events), "fewer_than_events"
 
 
-class Ended:
+class Ended(Waiter):
     """What an exchange knows at its end. No protocol: compiled, every attribute of one is looked up by name."""
 
     __slots__ = ("events", "granted_s", "inbound", "last_token_s", "relay", "streamed", "ticket", "ttft_s")

@@ -12,15 +12,16 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.adapters import mishap, silence
-from proxy.adapters.endings import Ended, own_lines, plausible, record_of, written_head
+from proxy.adapters.endings import Ended, own_lines, plausible, record_of, written_head, written_stream
 from proxy.adapters.gate import Lane
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay, Sink
-from proxy.adapters.repeats import KnownAnswer, decimal
+from proxy.adapters.repeats import KnownAnswer, KnownStream, decimal
 from proxy.adapters.upstream_pool import UpstreamConnection
 from proxy.types import Failure, Outcome, Phase, Refuse, Ticket, Usage
 from proxy.wire.answer import is_sized
+from proxy.wire.chunks import chunk_of
 from proxy.wire.errors import BadAnswer
 from proxy.wire.headers import forward_head
 from proxy.wire.usage import StreamEnd, StreamTail, usage_of
@@ -38,7 +39,7 @@ class Exchange(Ended):
     # fmt: off
     __slots__ = (
         "answer_headers", "begun", "connection", "early", "ended", "held", "lane", "last_read_s", "paused", "reason",
-        "rest", "reused", "sink", "slowed", "status", "tail", "upload_started",
+        "rest", "reused", "sink", "slowed", "status", "stream", "tail", "upload_started",
     )
     # fmt: on
 
@@ -53,6 +54,7 @@ class Exchange(Ended):
         self.last_read_s = 0.0
         self.status, self.reason = 0, b""
         self.answer_headers: list[tuple[bytes, bytes]] = []
+        self.stream: KnownStream | None = None  # whose head the answer has
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
         self.rest = b""  # the last bytes of an answer, on their way out with its end
         self.tail: StreamTail  # from the answer's head on
@@ -86,9 +88,7 @@ class Exchange(Ended):
             refusal = replace(refusal, outcome=outcome)
         if self.early:
             self.sink.cut(outcome)
-            self._over(outcome, 200)
-            return
-        self._over(outcome, self.sink.refuse(self.inbound, refusal))
+        self._over(outcome, 200 if self.early else self.sink.refuse(self.inbound, refusal))
 
     def keep_waiting(self, now: float) -> None:
         """While a stream is queued, a comment every `queue.keepalive_s` keeps what is in between from giving up."""
@@ -123,7 +123,7 @@ class Exchange(Ended):
             inbound.client_ip,
         )  # fmt: skip
         if length is None:
-            body = [_chunk(piece) for piece in body]
+            body = [chunk_of(piece) for piece in body]
         connection.send(self, [head, *body], inbound.complete)
 
     def connect_failed(self, reason: str, own: bool) -> None:
@@ -135,7 +135,7 @@ class Exchange(Ended):
         if self.connection is None or not self.upload_started:
             return
         if self.inbound.declared_bytes is None:
-            piece = (_chunk(piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
+            piece = (chunk_of(piece) if piece else b"") + (b"0\r\n\r\n" if last else b"")
         self.connection.write(piece, last)
 
     def upload_paused(self, paused: bool) -> None:
@@ -148,6 +148,10 @@ class Exchange(Ended):
         self.last_read_s = self.relay.gate.clock()
         if status in SHED_STATUSES and self.ticket.retryable:
             self.held = []
+
+    def answer_stream(self, known: KnownStream) -> None:
+        self.stream = known
+        self.answer_head(200, known.reason, known.headers)
 
     def answer_body(self, pieces: list[bytes], last: bool) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -207,26 +211,29 @@ class Exchange(Ended):
 
     def _begin(self, first: bytes) -> bool:
         """Send the held head with the first bytes: from here on there is no second try. False: it cannot be sent."""
-        inbound = self.inbound
-        now = self.relay.gate.clock()
+        inbound, writer, stream = self.inbound, self.relay.writer, self.stream
+        now, chunked = self.relay.gate.clock(), True
         if not inbound.complete or (self.sink.http10 and (self.early or not is_sized(self.answer_headers))):
             inbound.keep_alive = False  # the rest of its body is not wanted, or its end ends the answer
-        try:
-            head, facts = self.relay.writer.head(
-                self.status, self.reason, self.answer_headers, self._extra(), chunked=not self.sink.http10
-            )
-        except BadAnswer:
-            return False
-        if self.early and not (self.status == 200 and facts.event_stream):
-            return False
+        head = b"" if stream is None or self.early or self.sink.http10 else written_stream(stream, writer)
+        if head:
+            head = b"".join((head, self._extra(), b"\r\n"))
+        else:
+            takes_chunks, extra = not self.sink.http10, self._extra()
+            try:
+                head, facts = writer.head(self.status, self.reason, self.answer_headers, extra, takes_chunks)
+            except BadAnswer:
+                return False
+            if self.early and not (self.status == 200 and facts.event_stream):
+                return False
+            self.streamed = self.streamed and facts.event_stream and not facts.encoded
+            self.tail.encoded, chunked = facts.encoded, facts.chunked
         self.begun, self.ttft_s = True, now if self.ttft_s is None else self.ttft_s
-        self.streamed = self.streamed and facts.event_stream and not facts.encoded
-        self.tail.encoded = facts.encoded
-        self.inbound.drop_body(self.relay.gate.dispatcher)
+        inbound.drop_body(self.relay.gate.dispatcher)
         if self.early:
             self.sink.relay(first)
         else:
-            self.sink.begin(head, facts.chunked, first)
+            self.sink.begin(head, chunked, first)
         return True
 
     def _extra(self) -> bytes:
@@ -258,9 +265,7 @@ class Exchange(Ended):
         inbound = self.inbound
         if inbound.streaming or self.early or self.held is not None or not inbound.complete or inbound.route is None:
             return False
-        if known.written is None:
-            known.written = written_head(known, self.relay.writer)
-        return bool(known.written)
+        return bool(written_head(known, self.relay.writer))
 
     def answer_whole(self, known: KnownAnswer, body: bytes) -> None:
         """`answer_head`, `answer_body` and `answer_end` in one, where `takes_whole` allowed it."""
@@ -393,7 +398,3 @@ class Exchange(Ended):
         record = record_of(self, outcome, status, phase, usage, problem, self.relay.gate.clock())
         record.retries -= lane is None and record.retries > 0  # the last failure was not followed by a try
         return record
-
-
-def _chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), piece)

@@ -8,6 +8,7 @@ sums of inter-token gaps that become one `Reading` per tick. Nothing here runs p
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from typing import Final, Protocol, cast
 
 from proxy.adapters.metrics import Metrics
 from proxy.adapters.tasks import FailureTold
-from proxy.adapters.upstream_pool import UpstreamPool
+from proxy.adapters.upstream_pool import Carried, UpstreamPool
 from proxy.dispatcher import Dispatcher
+from proxy.native import mypyc_attr
 from proxy.routing.retry import FINAL_OUTCOME
 from proxy.types import NOTHING, Decisions, Dispatch, Failure, Outcome, Reading, Refuse, Ticket, Usage
 from proxy.wire import prompt_count
@@ -27,12 +29,16 @@ HELD_UP_S: Final = 0.25  # a loop that is later than this stood still: a frozen 
 TOKENS_PER_EVENT_GAIN: Final = 0.05
 
 
-class Waiter(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Waiter(Carried):
     """The side of a request that waits for its permit."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def granted(self, upstream: str) -> None: ...
+    @abstractmethod
     def refused(self, refusal: Refuse) -> None: ...
-    def broke(self, error: Exception) -> None: ...
 
 
 class Running(Protocol):

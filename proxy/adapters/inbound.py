@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.repeats import Repeat, cut, decimal
+from proxy.dispatcher import Dispatcher
 from proxy.types import Outcome, Phase
 from proxy.wire.errors import ErrorStyle
 from proxy.wire.facts import PrioritySpan, strip_priority
@@ -17,13 +18,6 @@ from proxy.wire.routes import Route
 from proxy.wire.scan import BodyScanner
 
 JOINED_BYTES_MAX: Final = 16 * 1024  # a longer body is not copied behind its head
-
-
-class ByteAccount(Protocol):
-    """Bytes of waiting bodies, per tenant and in total."""
-
-    def reserve_bytes(self, tenant: str, count: int) -> bool: ...
-    def release_bytes(self, tenant: str, count: int) -> None: ...
 
 
 class KnownHead(Repeat):
@@ -149,10 +143,13 @@ class Inbound:
             known.middle = middle + b"\r\ncontent-length: "
         (body,) = self.body
         size = self.body_bytes
-        head = known.start + self.request_id.encode("ascii") + known.middle + decimal(size) + b"\r\n\r\n"
-        return [head, body] if size > JOINED_BYTES_MAX else [head + body]
+        head = [known.start, self.request_id.encode("ascii"), known.middle, decimal(size), b"\r\n\r\n"]
+        if size > JOINED_BYTES_MAX:
+            return [b"".join(head), body]
+        head.append(body)
+        return [b"".join(head)]
 
-    def count_body(self, account: ByteAccount) -> bool:
+    def count_body(self, account: Dispatcher) -> bool:
         """Put the bytes read since the last call on the account; False when they do not fit."""
         new = self.body_bytes - self.counted_bytes
         if new and not account.reserve_bytes(self.tenant, new):
@@ -160,7 +157,7 @@ class Inbound:
         self.counted_bytes += new
         return True
 
-    def drop_body(self, account: ByteAccount) -> None:
+    def drop_body(self, account: Dispatcher) -> None:
         """Let the body go, from memory and from the account. Calling it again does nothing."""
         if self.counted_bytes:
             account.release_bytes(self.tenant, self.counted_bytes)

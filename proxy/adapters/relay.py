@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from proxy.adapters.gate import Gate
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
+from proxy.native import mypyc_attr
 from proxy.types import Outcome, Refuse
 from proxy.wire.answer import AnswerWriter
 
@@ -29,18 +30,29 @@ class Caps:
         return in_time and (record.tpot_s is None or record.tpot_s <= self.good_tpot_s)
 
 
-class Sink(Protocol):
-    """The client's connection, as an exchange sees it."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Sink(ABC):
+    """The client's connection, as an exchange sees it. No protocol: compiled, those are called by name."""
+
+    __slots__ = ("http10",)
 
     http10: bool
 
+    @abstractmethod
     def begin(self, head: bytes, chunked: bool, first: bytes) -> None: ...
+    @abstractmethod
     def relay(self, data: bytes) -> None: ...
+    @abstractmethod
     def relay_framed(self, framed: bytes, start: int) -> None: ...
+    @abstractmethod
     def end(self, rest: bytes) -> None: ...
+    @abstractmethod
     def cut(self, outcome: Outcome | None) -> None: ...
+    @abstractmethod
     def refuse(self, inbound: Inbound, refusal: Refuse) -> int: ...
+    @abstractmethod
     def set_reading(self, on: bool) -> None: ...
+    @abstractmethod
     def over(self) -> None: ...
 
 

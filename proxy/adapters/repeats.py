@@ -98,10 +98,12 @@ def remember(data: bytes, pieces: list[bytes], reason: bytes, headers: list[tupl
 class KnownStream:
     """The head of a stream in chunks, with status 200, that leaves the connection open."""
 
-    __slots__ = ("head", "headers", "reason", "size")
+    __slots__ = ("head", "headers", "reason", "size", "written")
 
     def __init__(self, head: bytes, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.head, self.size, self.reason, self.headers = head, len(head), reason, headers
+        # As clients get it, in chunks and without what is the request's own, and its end; empty: not that way.
+        self.written: bytes | None = None
 
 
 def stream_of(

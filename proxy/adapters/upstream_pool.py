@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import httptools
 
@@ -19,6 +20,7 @@ from proxy.adapters.answer_reader import SPENT, AnswerReader
 from proxy.adapters.repeats import KnownAnswer, KnownStream, remember, stream_of
 from proxy.adapters.sockets import adjust_upstream, all_taken, is_own_shortage, reserve, spare_files
 from proxy.adapters.tasks import Tasks
+from proxy.native import mypyc_attr
 from proxy.wire.chunks import chunk_start, chunks_of
 
 # An idle connection is dropped well before uvicorn's 5 s keep-alive closes it under a request being sent.
@@ -27,24 +29,46 @@ WRITE_HIGH_BYTES: Final = 1 << 18
 ANSWER_HEAD_MAX_BYTES: Final = 64 * 1024
 
 
-class Exchange(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Carried(ABC):
     """What a connection tells the one exchange it carries. `lost` may follow anything but `ended`.
 
-    After the `last` body `answer_end` comes at once. `answer_chunk` is `answer_body` of one chunk with its frame, whose
-    content begins at `start`; where `takes_whole` says so, `answer_whole` stands for head, body and end.
+    After the `last` body `answer_end` comes at once. There are shorter ways for those who override them:
+    `answer_stream` is `answer_head` of a stream whose head has come before, `answer_chunk` is `answer_body` of one
+    chunk with its frame, whose content begins at `start`; where `takes_whole` says so, `answer_whole` stands for head,
+    body and end. No protocol: compiled, those are called by name.
     """
 
+    __slots__ = ()
+
+    @abstractmethod
     def connected(self, connection: UpstreamConnection, reused: bool) -> None: ...
+    @abstractmethod
     def connect_failed(self, reason: str, own: bool) -> None: ...
+    @abstractmethod
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None: ...
+    @abstractmethod
     def answer_body(self, pieces: list[bytes], last: bool) -> None: ...
+    @abstractmethod
     def answer_end(self) -> None: ...
-    def answer_chunk(self, framed: bytes, start: int) -> None: ...
-    def takes_whole(self, known: KnownAnswer) -> bool: ...
-    def answer_whole(self, known: KnownAnswer, body: bytes) -> None: ...
+    @abstractmethod
     def lost(self, reason: str) -> None: ...
+    @abstractmethod
     def upload_paused(self, paused: bool) -> None: ...
+    @abstractmethod
     def broke(self, error: Exception) -> None: ...
+
+    def answer_stream(self, known: KnownStream) -> None:
+        self.answer_head(200, known.reason, known.headers)
+
+    def answer_chunk(self, framed: bytes, start: int) -> None:
+        self.answer_body([framed[start:-2]], False)
+
+    def takes_whole(self, known: KnownAnswer) -> bool:
+        return False
+
+    def answer_whole(self, known: KnownAnswer, body: bytes) -> None:
+        raise AssertionError("a whole answer comes only to those who take it")
 
 
 class UpstreamConnection(AnswerReader):
@@ -56,7 +80,7 @@ class UpstreamConnection(AnswerReader):
         super().__init__()
         self.pool = pool
         self.transport: asyncio.Transport | None = None
-        self.exchange: Exchange | None = None
+        self.exchange: Carried | None = None
         self.on_lost: Callable[[], None] | None = None
         self.opened_s = self.idle_since_s = 0.0
         self.taken = False  # the peer closed after all of the request had come to it
@@ -87,7 +111,7 @@ class UpstreamConnection(AnswerReader):
                     self._broke(exchange, error)
                 return
             if self.unseen is not None:
-                if self._take_chunks(data, 0, exchange):
+                if self._take_chunks(data, None, exchange):
                     return
                 self.show()
         elif was_in_head:
@@ -116,33 +140,32 @@ class UpstreamConnection(AnswerReader):
         except Exception as error:
             self._broke(exchange, error)
 
-    def _is_known(self, data: bytes, exchange: Exchange) -> bool:
+    def _is_known(self, data: bytes, exchange: Carried) -> bool:
         """Take an answer that begins with a head that has come before. False: llhttp has to read it."""
         known, stream = self.pool.known, self.pool.known_stream
         body = None if known is None else known.body_of(data)
         if known is not None and body is not None:
             self._again(known, body, exchange)
             return True
-        return stream is not None and data.startswith(stream.head) and self._take_chunks(data, stream.size, exchange)
+        return stream is not None and data.startswith(stream.head) and self._take_chunks(data, stream, exchange)
 
-    def _take_chunks(self, data: bytes, at: int, exchange: Exchange) -> bool:
-        """Take whole chunks of a stream whose head is known; `at` 0: it was taken before. False: they are not whole."""
+    def _take_chunks(self, data: bytes, known: KnownStream | None, exchange: Carried) -> bool:
+        """Take whole chunks of a stream whose head is `known`; None: it was taken before. False: they are not whole."""
         pieces: list[bytes] = []
-        found = chunks_of(data, at, pieces)
+        found = chunks_of(data, 0 if known is None else known.size, pieces)
         if not found:
             return False
         try:
-            if at:
-                assert self.pool.known_stream is not None
-                self.begin_unseen(self.pool.known_stream)
-                exchange.answer_head(self.status, self.reason, self.headers)
+            if known is not None:
+                self.begin_unseen(known)
+                exchange.answer_stream(known)
             self.complete = self.keep_alive = found == 2
             self._hand_on(pieces, exchange)
         except Exception as error:
             self._broke(exchange, error)
         return True
 
-    def _hand_on(self, pieces: list[bytes], exchange: Exchange) -> None:
+    def _hand_on(self, pieces: list[bytes], exchange: Carried) -> None:
         """What has come of the body, and its end. The head, or an earlier piece, may have ended the exchange."""
         if pieces and self.exchange is exchange:
             exchange.answer_body(pieces, self.complete)
@@ -156,14 +179,14 @@ class UpstreamConnection(AnswerReader):
         elif not self.complete and self.names_chunks and self.parser.should_keep_alive():
             self.pool.known_stream = stream_of(data, self.pieces, self.reason, self.headers) or self.pool.known_stream
 
-    def _broke(self, exchange: Exchange, error: Exception) -> None:
+    def _broke(self, exchange: Carried, error: Exception) -> None:
         """A fault of ours while this was told. By then the connection may carry another exchange, which goes on."""
         if self.exchange is exchange:
             self.exchange = None
             self.close()
         exchange.broke(error)
 
-    def _again(self, known: KnownAnswer, body: bytes, exchange: Exchange) -> None:
+    def _again(self, known: KnownAnswer, body: bytes, exchange: Carried) -> None:
         """A whole answer whose head has come before: llhttp would say the same of it as of that one."""
         self.head_bytes = len(known.before) + len(known.after)
         self.in_head, self.complete, self.keep_alive = False, True, True
@@ -175,10 +198,7 @@ class UpstreamConnection(AnswerReader):
             length = b"%d" % len(body)  # the one thing that may differ
             headers = [(name, length if name.lower() == b"content-length" else value) for name, value in known.headers]
             exchange.answer_head(known.status, known.reason, headers)
-            if self.exchange is exchange:
-                exchange.answer_body([body], True)
-            if self.exchange is exchange:
-                self._finish(exchange)
+            self._hand_on([body], exchange)
         except Exception as error:
             self._broke(exchange, error)
 
@@ -213,7 +233,7 @@ class UpstreamConnection(AnswerReader):
             self.exchange.upload_paused(False)
 
     # ---- the exchange's side ----
-    def send(self, exchange: Exchange, pieces: list[bytes], whole: bool = True) -> None:
+    def send(self, exchange: Carried, pieces: list[bytes], whole: bool = True) -> None:
         """Write a request, or its beginning. The next answer on this connection belongs to `exchange`."""
         self.reset()
         self.exchange, self.whole = exchange, whole
@@ -231,13 +251,11 @@ class UpstreamConnection(AnswerReader):
             self.transport.write(piece)
 
     def set_reading(self, on: bool) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            if on:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            (transport.resume_reading if on else transport.pause_reading)()
 
-    def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: Carried) -> None:
         self._let_go()
         exchange.answer_end()
 
@@ -271,7 +289,7 @@ class UpstreamConnection(AnswerReader):
             self.transport.close()
 
 
-def open_in_task(pool: UpstreamPool, exchange: Exchange) -> None:
+def open_in_task(pool: UpstreamPool, exchange: Carried) -> None:
     """How a pool comes to a new connection, where nothing else is said."""
     pool.tasks.start(f"connect {pool.host}:{pool.port}", pool.connect(exchange))
 
@@ -293,7 +311,7 @@ class UpstreamPool:
         clock: Callable[[], float],
         max_age_s: float = inf,
         short: Callable[[str], None] | None = None,
-        opens: Callable[[UpstreamPool, Exchange], None] = open_in_task,
+        opens: Callable[[UpstreamPool, Carried], None] = open_in_task,
     ) -> None:
         self.host, self.port, self.tls = host, port, tls
         self.max_age_s, self.short, self.opens = max_age_s, short, opens
@@ -308,7 +326,7 @@ class UpstreamPool:
     def __repr__(self) -> str:
         return f"UpstreamPool({self.host}:{self.port} open={len(self.open)} idle={len(self.idle)})"
 
-    def acquire(self, exchange: Exchange, fresh: bool = False) -> None:
+    def acquire(self, exchange: Carried, fresh: bool = False) -> None:
         """Call `exchange.connected` now with an idle connection, or later with a new one."""
         while self.idle and not fresh:
             connection = self.idle.pop()
@@ -323,7 +341,7 @@ class UpstreamPool:
             connection.close()
         self.opens(self, exchange)
 
-    async def connect(self, exchange: Exchange) -> None:
+    async def connect(self, exchange: Carried) -> None:
         loop, connection = asyncio.get_running_loop(), UpstreamConnection(self)
         protocol = cast(asyncio.Protocol, connection)
         try:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import orjson
 
 from proxy.dispatcher import Dispatcher
+from proxy.server.intake import Models
 
 
-class Catalog:
+class Catalog(Models):
     """Entries are passed on as the upstreams gave them; a shared model is shown once, as the first has it."""
 
     def __init__(self, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:

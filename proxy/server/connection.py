@@ -23,6 +23,7 @@ from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, rende
 from proxy.server.intake import HEAD_MAX_BYTES, Rejected, head_fault
 from proxy.server.reading import SPENT, Crowded, Home, RequestReader
 from proxy.types import Outcome, Phase, Refuse
+from proxy.wire.chunks import chunk_of
 
 WRITE_HIGH_BYTES: Final = 1 << 18
 PIPELINE_MAX_BYTES: Final = 1 << 20
@@ -37,7 +38,7 @@ class ClientConnection(RequestReader):
 
     # fmt: off
     __slots__ = (
-        "advancing", "chunked", "closing", "discard_until_s", "held_back", "http10", "known", "misses", "paused",
+        "advancing", "chunked", "closing", "discard_until_s", "held_back", "known", "misses", "paused",
         "pending_row", "since_s", "stall_bytes", "stalled_since_s", "transport",
     )
     # fmt: on
@@ -297,7 +298,7 @@ class ClientConnection(RequestReader):
     def begin(self, head: bytes, chunked: bool, first: bytes) -> None:
         self.chunked = chunked
         if chunked and first:
-            self._write(b"%b%x\r\n%b\r\n" % (head, len(first), first))
+            self._write(head + chunk_of(first))
         elif len(first) > JOIN_MAX_BYTES:
             self._write(head)
             self._write(first)
@@ -306,7 +307,7 @@ class ClientConnection(RequestReader):
 
     def relay(self, data: bytes) -> None:
         if self.chunked:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(chunk_of(data))
         else:
             self._write(data)
 
@@ -321,7 +322,7 @@ class ClientConnection(RequestReader):
             if rest:
                 self._write(rest)
         elif rest:
-            self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+            self._write(chunk_of(rest) + b"0\r\n\r\n")
         else:
             self._write(b"0\r\n\r\n")
 

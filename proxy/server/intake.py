@@ -6,14 +6,17 @@ a request that will be refused. Everything refused here raises `Rejected`; nothi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import unquote
 
-from proxy.adapters.inbound import ByteAccount, Inbound, KnownHead
+from proxy.adapters.inbound import Inbound, KnownHead
 from proxy.adapters.tenant_counters import OTHER
+from proxy.dispatcher import Dispatcher
+from proxy.native import mypyc_attr
 from proxy.server.errors import BY_CODE, BY_OUTCOME, INVALID, Refusal
 from proxy.server.own_head import own_lines
 from proxy.server.tenancy import Tenancy
@@ -84,12 +87,17 @@ class IntakeConfig:
     max_choices: int = 128
 
 
-class Models(Protocol):
-    """What is known of the models behind the proxy."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Models(ABC):
+    """What is known of the models behind the proxy. No protocol: compiled, those are called by name."""
 
+    @abstractmethod
     def knows(self, model: str) -> bool: ...
+    @abstractmethod
     def sole_model(self) -> str: ...
+    @abstractmethod
     def listing(self, model: str | None) -> bytes | None: ...
+    @abstractmethod
     def retry_after_s(self) -> float: ...
 
 
@@ -102,7 +110,7 @@ class Intake:
         tenancy: Tenancy,
         heads: HeadReader,
         models: Models,
-        account: ByteAccount,
+        account: Dispatcher,
         clock: Callable[[], float],
         new_id: Callable[[], str],
         ticket_ids: count[int],
@@ -111,6 +119,7 @@ class Intake:
         self.account, self.clock, self.new_id = account, clock, new_id
         self.ticket_ids = ticket_ids
         self.draining = False
+        self._model = self._shown = ""  # of the last ticket, and how logs and labels name it
 
     # ---- head ----
     def check_head(self, inbound: Inbound) -> bytes | None:
@@ -232,7 +241,9 @@ class Intake:
             raise Rejected(BY_CODE["model_not_allowed"], param="model")
         choice = self._choice(inbound.known, rule, head, facts)
         class_index = choice.class_index
-        inbound.model = model if model.isascii() and model.isprintable() else OTHER
+        if model != self._model:  # most often it is the one before
+            self._model, self._shown = model, model if model.isascii() and model.isprintable() else OTHER
+        inbound.model = self._shown
         inbound.streaming = facts.stream
         inbound.class_name = self.config.classes[class_index].name
         inbound.clamped, inbound.unknown_priority = choice.clamped, choice.unknown

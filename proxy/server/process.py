@@ -42,6 +42,7 @@ from proxy.server.catalog import Catalog
 from proxy.server.deadlines import LAST_CALL_S
 from proxy.server.intake import Intake
 from proxy.server.public import Listener
+from proxy.server.request_ids import RequestIds
 from proxy.server.tenancy import Tenancy
 from proxy.settings import ConfigError, Settings, restart_needed
 from proxy.settings.ground import dispatcher_config, target
@@ -85,12 +86,13 @@ class Process:
         self.tls = fleet.contexts(settings)
         self.fleet.follow(settings, self.tls)
         self.catalog = Catalog(self.dispatcher, self.clock)
+        self.new_id = RequestIds().next
         writer = AnswerWriter()
         relay = Relay(self.gate, writer, self.fleet.caps, self.record, settings.queue.keepalive_s)
         light = replace(relay, gate=Bypass(self.gate))
         self.listener = Listener(
             assembly.listen_config(settings), self._intake(settings), relay, light, self.dispatcher, self.record,
-            self._failed, self.clock, self._short_of_files,
+            self._failed, self.clock, self._short_of_files, self.new_id,
         )  # fmt: skip
         self.session = client_session()
         self.prober = Prober(
@@ -107,7 +109,7 @@ class Process:
         return Intake(
             assembly.intake_config(settings), Tenancy(assembly.tenancy_config(settings)),
             assembly.head_reader(settings, self.tracer is not None), self.catalog, self.dispatcher, self.clock,
-            lambda: self.listener.new_id(), ticket_ids or count(1),
+            self.new_id, ticket_ids or count(1),
         )  # fmt: skip
 
     # ---- life ----

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
 from proxy.adapters.relay import Relay
 from proxy.adapters.sockets import reserve, spare_files, watch_peer
+from proxy.dispatcher import Dispatcher
 from proxy.server.connection import ClientConnection
 from proxy.server.intake import Intake
+from proxy.server.reading import Home
+from proxy.server.request_ids import RequestIds
 from proxy.server.turned_away import TurnedAway
 from proxy.types import Work
 
@@ -26,8 +29,6 @@ SWEEP_S = 0.5
 BACKLOG: Final = 4096
 ENTER_S = 1.0  # for the TLS handshakes of those who come in last
 ACCEPTED_S: Final = 0.01  # for the loop to introduce those whom it has accepted already: it does so in a later turn
-_IDS = "req-%s%06x"  # a variable: see `adapters/log_lines`
-_LAST: Final = [f"{number:02x}" for number in range(256)]  # a format costs more than a concatenation
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class ListenConfig:
     tls: ssl.SSLContext | None = None
 
 
-class Listener:
+class Listener(Home):
     """What client connections share. `light` relays routes that need no permit."""
 
     def __init__(
@@ -52,22 +53,21 @@ class Listener:
         intake: Intake,
         relay: Relay,
         light: Relay,
-        account: ByteAccount,
+        account: Dispatcher,
         record: Callable[[RequestRecord], None],
         failed: Callable[[str, BaseException], None],
         clock: Callable[[], float],
         short: Callable[[str], None] = lambda side: None,
+        new_id: Callable[[], str] | None = None,
     ) -> None:
         self.config, self.intake, self.relay, self.light = config, intake, relay, light
+        self.new_id = new_id or RequestIds().next
         self.account, self.record, self.failed, self.clock, self.short = account, record, failed, clock, short
         self.head_timeout_s, self.write_timeout_s = config.head_timeout_s, config.write_timeout_s
         self.connections: dict[ClientConnection, None] = {}  # in the order of their coming
         self.held: deque[ClientConnection] = deque()  # over `max_connections`: open, not yet read
         self.turned_away: set[TurnedAway] = set()
         self.draining = False
-        self._prefix = os.urandom(5).hex()
-        self._count = 0
-        self._ids = ""  # what 256 of them have alike
         self._server: Any = None  # asyncio.Server, or uvloop's, whose `sockets` is a list
 
     def __repr__(self) -> str:
@@ -94,14 +94,6 @@ class Listener:
     def port(self) -> int:
         sockets = self._server.sockets if self._server is not None else ()
         return int(sockets[0].getsockname()[1]) if sockets else self.config.port
-
-    def new_id(self) -> str:
-        """Unique over processes: a random prefix and a number."""
-        self._count += 1
-        last = self._count & 255
-        if not last or not self._ids:
-            self._ids = _IDS % (self._prefix, self._count >> 8)
-        return self._ids + _LAST[last]
 
     def relay_for(self, inbound: Inbound) -> Relay:
         route = inbound.route

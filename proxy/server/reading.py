@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httptools
 
 from proxy.adapters.forward import Exchange
-from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.inbound import Inbound
 from proxy.adapters.records import RequestRecord
-from proxy.adapters.relay import Relay
+from proxy.adapters.relay import Relay, Sink
+from proxy.dispatcher import Dispatcher
 from proxy.server.intake import Intake, Rejected
 from proxy.wire.errors import BadRequest
 
@@ -23,25 +25,28 @@ class Crowded(Exception):  # noqa: N818 - the client's doing
     """More requests were sent at once than one connection may have waiting."""
 
 
-class Home(Protocol):
-    """What a connection needs of its listener."""
+class Home(ABC):
+    """What a connection needs of its listener. No protocol: compiled, every attribute of one is looked up by name."""
 
     intake: Intake
-    account: ByteAccount
+    account: Dispatcher
     record: Callable[[RequestRecord], None]
     failed: Callable[[str, BaseException], None]
     clock: Callable[[], float]
     head_timeout_s: float
     write_timeout_s: float
+    new_id: Callable[[], str]
     draining: bool
 
-    def new_id(self) -> str: ...
+    @abstractmethod
     def relay_for(self, inbound: Inbound) -> Relay: ...
+    @abstractmethod
     def opened(self, connection: Any) -> None: ...
+    @abstractmethod
     def closed(self, connection: Any) -> None: ...
 
 
-class RequestReader:
+class RequestReader(Sink):
     """The parser's callbacks and what they fill."""
 
     # fmt: off

@@ -12,6 +12,12 @@ CR: Final = 13
 LF: Final = 10
 
 
+def chunk_of(content: bytes) -> bytes:
+    """Content, which is not empty, as one chunk."""
+    size = len(content)
+    return b"".join((_STARTS[size] if size < CHUNKS else b"%x\r\n" % size, content, b"\r\n"))
+
+
 def chunk_start(data: bytes) -> int:
     """Where the content begins, if `data` is one whole chunk, framed as everybody frames: no extension, no leading
     zero. It ends two bytes before the end. 0: it is not one, or a large one.

@@ -10,7 +10,7 @@ Output: cap = max_tokens * choices, choices = max(n, best_of) * number of prompt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,8 +26,8 @@ MEDIA_BYTES_MIN: Final = 512  # shorter strings under `data` count as text
 MEDIA_BODY_BYTES_MIN: Final = 4096  # media in smaller bodies counts as text: it cannot amount to much
 TEXT_CHARS_MAX: Final = 256  # longest model name or service tier
 
-TOKEN_CAPS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
-# A body without any of these takes the short way.
+TOKEN_CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+# A body without any of these takes the short way. Named one by one there: a set walks through all keys of the body.
 RARE_KEYS: Final = frozenset({"priority", "service_tier", "n", "best_of", "prompt", "background", "store"})
 KEYS: Final = RARE_KEYS | {"model", "stream", *TOKEN_CAPS}
 
@@ -86,7 +86,7 @@ class Media:
 
 
 def build_facts(
-    values: Mapping[str, object],
+    values: dict[str, object],
     body_bytes: int,
     media: Media | None,
     prompts: int,
@@ -96,21 +96,29 @@ def build_facts(
 ) -> RequestFacts:
     """Facts from the values of `KEYS` found at the top level (others are ignored). BadRequest names the bad field."""
     model = values.get("model", "")
-    if model.__class__ is not str or len(model) > TEXT_CHARS_MAX:
+    if not isinstance(model, str) or len(model) > TEXT_CHARS_MAX:
         if model is not None:
             raise invalid_value("model", f"model must be a string of at most {TEXT_CHARS_MAX} characters.")
         model = ""
     stream = values.get("stream", False)
     if stream is not True and stream is not False:
         stream = _flag("stream", stream) or False
-    cap = None if TOKEN_CAPS.isdisjoint(values) else _token_cap(values)
+    cap = _token_cap(values)
     tokens = 0
     if media is not None:
         body_bytes -= media.media_bytes
         tokens = media.images * IMAGE_TOKENS + media.audios * AUDIO_TOKENS
     tokens += body_bytes // BYTES_PER_TOKEN
     floor = body_bytes // BYTES_PER_TOKEN_MAX
-    if RARE_KEYS.isdisjoint(values):
+    if not (
+        "priority" in values
+        or "service_tier" in values
+        or "n" in values
+        or "best_of" in values
+        or "prompt" in values
+        or "background" in values
+        or "store" in values
+    ):
         retryable = route.retryable and not route.stores
         return RequestFacts(model, stream, new_tuple(WorkEstimate, (tokens, floor, cap, 1)), retryable)
     choices = _choices(values, prompts, max_choices)
@@ -134,7 +142,7 @@ def _count(key: str, value: object) -> int | None:
     raise invalid_value(key, f"{key} must be a whole number above 0.")
 
 
-def _choices(values: Mapping[str, object], prompts: int, max_choices: int) -> int:
+def _choices(values: dict[str, object], prompts: int, max_choices: int) -> int:
     count = _count("n", values.get("n")) or 1
     best_of = _count("best_of", values.get("best_of")) or 1
     choices = max(count, best_of) * prompts
@@ -144,25 +152,25 @@ def _choices(values: Mapping[str, object], prompts: int, max_choices: int) -> in
     return choices
 
 
-def _token_cap(values: Mapping[str, object]) -> int | None:
+def _token_cap(values: dict[str, object]) -> int | None:
     """The largest of the caps given, since engines differ in which of two wins."""
-    cap: int | None = None
+    cap = 0
     for key in TOKEN_CAPS:
         if key in values:
             value = _count(key, values[key])
-            if value is not None and (cap is None or value > cap):
+            if value is not None and value > cap:
                 cap = value
-    return cap
+    return cap or None
 
 
-def _retryable(values: Mapping[str, object], route: Route) -> bool:
+def _retryable(values: dict[str, object], route: Route) -> bool:
     store = _flag("store", values.get("store"))
     if _flag("background", values.get("background")) and route.stores:
         raise invalid_value("background", "background is not supported: the connection would end before the work.")
     return route.retryable and not (route.stores if store is None else store)
 
 
-def _read_class(values: Mapping[str, object], facts: RequestFacts) -> None:
+def _read_class(values: dict[str, object], facts: RequestFacts) -> None:
     priority = values.get("priority")
     if isinstance(priority, int) and not isinstance(priority, bool):
         facts.priority = priority

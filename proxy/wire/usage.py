@@ -26,13 +26,16 @@ RECENT_BYTES: Final = 9_216  # kept instead by a running stream, a whole chunk a
 RECENT_BYTES_MAX: Final = 18_432
 HEAD_BYTES: Final = 4_096  # kept of the beginning: Anthropic reports input tokens in the first event
 WINDOW_BYTES: Final = 4_096  # looked at first
+SHORT_BYTES: Final = 640  # and before that, for an end as most engines write it: counts, then the terminal event
 CUT: Final = b" "  # stands for what was cut: the tail must not look like the start of a line
 LINE_END: Final = 10
 FRAME_BYTES_MAX: Final = 8  # of a chunk that is kept with its frame
 LAST_BYTES: Final = 64  # and here a short terminal event is usually found
+DONE: Final = b"[DONE]"
 LAST_EVENT: Final = b"\ndata: [DONE]\n\n"  # as most engines write it
 TOKENS_MAX: Final = 1_000_000_000  # above this a count is an error, not a measurement
 
+_CONTENT: Final = b'"content":"'
 _OUTPUT: Final = re.compile(  # a non-empty piece of output in a chat or completion event
     rb'"(?:content|reasoning|reasoning_content|text|arguments|name|refusal)"[ ]?:[ ]?"(?!")'
 )
@@ -50,14 +53,19 @@ _COUNT_KEYS: Final = frozenset({"prompt_tokens", "completion_tokens", "input_tok
 _CACHE_KEYS: Final = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class StreamEnd:
     """`finished`: a finish mark or the terminal event came. `usage_problem`: why reported counts were not used."""
 
     finished: bool
-    error: bool = False
-    usage: Usage | None = None
-    usage_problem: str | None = None
+    error: bool
+    usage: Usage | None
+    usage_problem: str | None
+
+    def __init__(
+        self, finished: bool, error: bool = False, usage: Usage | None = None, usage_problem: str | None = None
+    ) -> None:
+        self.finished, self.error, self.usage, self.usage_problem = finished, error, usage, usage_problem
 
 
 class StreamTail:
@@ -65,8 +73,8 @@ class StreamTail:
 
     # fmt: off
     __slots__ = (
-        "_ended", "_failed", "_framed", "_head", "_keep", "_most", "_pieces", "_quiet", "_same", "_size", "_watched",
-        "encoded", "started",
+        "_ended", "_failed", "_framed", "_head", "_keep", "_most", "_pieces", "_quiet", "_same", "_size", "_wary",
+        "_watched", "encoded", "started",
     )
     # fmt: on
 
@@ -81,6 +89,7 @@ class StreamTail:
         self._watched = False  # a terminal event can be longer than the tail: it repeats a whole response
         self._ended = False  # a terminal event began in what is no longer kept
         self._failed = False  # and it was that of a failed response
+        self._wary = False  # an error may have passed: whole events without that word have not
         self.started = False
         self._quiet = False  # an event without output has passed
 
@@ -88,6 +97,7 @@ class StreamTail:
         """One more piece of the body; amortised constant time, bounded memory."""
         if self.started and len(piece) <= RECENT_BYTES:
             self._add_framed(b"\n" + piece + b"\r\n")  # a frame of any size: what is before is not unframed for it
+            self._wary = self._wary or not _is_harmless(piece)
             return
         if self._framed:
             self._unframe()
@@ -113,6 +123,7 @@ class StreamTail:
         if same and framed[start:rest] == same and LINE_END not in framed[rest:-4]:
             return 1
         events = framed.count(mark, start)
+        self._wary = self._wary or not _is_harmless(framed[start:-2])
         if events == 1:
             self._same = framed[start : framed.find(mark, start) + len(mark)]
         return events
@@ -161,6 +172,9 @@ class StreamTail:
         if self._quiet or route.error_style == "anthropic" or route.stores:
             self._start(route, piece)
             return events
+        if events == 1 and _is_output(piece, route.token_mark):
+            self._start(route, piece)
+            return 1
         if (first := _OUTPUT.search(piece)) is None:
             self._quiet = True
             return 0
@@ -169,7 +183,8 @@ class StreamTail:
 
     def _start(self, route: Route, piece: bytes) -> None:
         self.started = True
-        self._head = (self._join() + piece)[:HEAD_BYTES]
+        begun = self._join() + piece
+        self._head, self._wary = begun[:HEAD_BYTES], begun.rfind(b"error") >= 0
         if not route.stores:
             self._keep, self._most = RECENT_BYTES, RECENT_BYTES_MAX
 
@@ -193,7 +208,9 @@ class StreamTail:
         if not streamed:
             usage, problem = _last_usage(self._join(), self._head)
             return StreamEnd(True, False, usage, problem)
-        tail = self._join() if route.stores else self._window()
+        if (end := self._usual_end(route)) is not None:
+            return end
+        tail = self._join() if route.stores else self._window(WINDOW_BYTES)
         start = max(0, len(tail) - WINDOW_BYTES)
         ends = self._ended or _ends(tail, start, route)
         if not ends and self._framed:
@@ -206,10 +223,20 @@ class StreamTail:
         usage, problem = _last_usage(tail if route.stores else tail[start:], self._head or tail[:HEAD_BYTES])
         return StreamEnd(ends, error, usage, problem)
 
-    def _window(self) -> bytes:
-        """The end of what is kept, `WINDOW_BYTES` of it at least where there is as much in whole chunks."""
+    def _usual_end(self, route: Route) -> StreamEnd | None:
+        """The end of a stream without an error whose last bytes are its counts and the terminal event. None: it ends
+        in another way."""
+        if route.terminal != DONE or self._wary or not self._framed:
+            return None
+        tail = self._window(SHORT_BYTES)
+        if not tail.endswith(LAST_EVENT) or (found := _flat_usage(tail)) is None:
+            return None
+        return StreamEnd(True, False, *read_usage(found))
+
+    def _window(self, least: int) -> bytes:
+        """The end of what is kept, `least` bytes of it where there is as much in whole chunks."""
         framed, at, size = self._framed, len(self._framed), 0
-        while at > 0 and size <= WINDOW_BYTES:
+        while at > 0 and size <= least:
             at -= 1
             size += len(framed[at]) - FRAME_BYTES_MAX
         if at == 0:
@@ -229,6 +256,17 @@ class StreamTail:
         return self._pieces[0] if self._pieces else b""
 
 
+def _is_harmless(piece: bytes) -> bool:
+    """Whether no error event can be in whole pieces like this one."""
+    return piece.endswith(b"\n\n") and piece.rfind(b"error") < 0
+
+
+def _is_output(event: bytes, mark: bytes) -> bool:
+    """What `_OUTPUT` finds after the mark in one event as most engines write it."""
+    at = event.find(_CONTENT)
+    return at > 0 and event[at + len(_CONTENT) :][:1] not in (b'"', b"") and event.find(mark, at) < 0
+
+
 def _terminal(route: Route) -> re.Pattern[bytes]:
     if route.stores:
         return _RESPONSE_END
@@ -238,12 +276,12 @@ def _terminal(route: Route) -> re.Pattern[bytes]:
 def _ends(tail: bytes, start: int, route: Route) -> bool:
     """Looks near the end first: at the last event, then at the window, then everywhere. Positions instead of slices,
     so that `^` means the start of the stream alone."""
-    if tail.endswith(LAST_EVENT) and route.terminal == b"[DONE]":
+    if tail.endswith(LAST_EVENT) and route.terminal == DONE:
         return True
     terminal = _terminal(route)
     if terminal.search(tail, max(0, len(tail) - LAST_BYTES)):
         return True
-    marks = (terminal, _FINISH) if route.terminal == b"[DONE]" else (terminal,)
+    marks = (terminal, _FINISH) if route.terminal == DONE else (terminal,)
     return any(mark.search(tail, position) for position in sorted({start, 0}, reverse=True) for mark in marks)
 
 
@@ -286,19 +324,20 @@ def usage_of(body: bytes, route: Route) -> tuple[Usage | None, str | None]:
         return None, None
     if len(body) > PIECES_BYTES_MAX:
         return _last_usage(b" " + body[1 - TAIL_BYTES :], body[:HEAD_BYTES])
-    key = body.rfind(b'"usage"')
-    start = body.find(b"{", key) if key >= 0 else -1
-    end = body.find(b"}", start) if start > 0 else -1
-    flat = body[start : end + 1] if end > 0 else b""
-    # What `_last_usage` finds first, without a pattern.
-    if flat and flat.find(b"{", 1) < 0 and body[key + 7 : start].strip(b" \t\r\n") == b":":
-        try:
-            found = orjson.loads(flat)
-        except ValueError:
-            return None, "malformed"
-        if "prompt_tokens" in found:
-            return read_usage(found)
-    return _last_usage(body, b"")
+    found = _flat_usage(body)
+    return _last_usage(body, b"") if found is None else read_usage(found)
+
+
+def _flat_usage(text: bytes) -> dict[str, object] | None:
+    """What `_last_usage` finds first, without a pattern, where it counts a prompt and holds no further object."""
+    key = text.rfind(b'"usage"')
+    start = text.find(b"{", key) if key >= 0 else -1
+    end = text.find(b"}", start) if start > 0 else -1
+    flat = text[start : end + 1] if end > 0 else b""
+    if not flat or flat.find(b"{", 1) >= 0 or text[key + 7 : start].strip(b" \t\r\n") != b":":
+        return None
+    found = _object(flat)
+    return found if isinstance(found, dict) and "prompt_tokens" in found else None
 
 
 def read_usage(found: dict[str, object]) -> tuple[Usage | None, str | None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
@@ -18,10 +17,9 @@ from proxy.adapters.histograms import Distribution, Family
 from proxy.adapters.inbound import Inbound
 from proxy.adapters.metrics import Metrics, MetricsConfig
 from proxy.adapters.records import RequestRecord
-from proxy.adapters.relay import Caps, Relay
+from proxy.adapters.relay import Caps, Relay, Sink
 from proxy.adapters.tasks import Tasks
-from proxy.adapters.upstream_pool import Exchange as Carried
-from proxy.adapters.upstream_pool import UpstreamConnection, UpstreamPool
+from proxy.adapters.upstream_pool import Carried, UpstreamConnection, UpstreamPool
 from proxy.admission.limits import LimitConfig
 from proxy.admission.queue import ClassConfig
 from proxy.dispatcher import Dispatcher, DispatcherConfig, UpstreamConfig
@@ -153,15 +151,14 @@ class Dials:
         exchange.connected(connection, False)
 
 
-@dataclass
-class ScriptedSink:
+class ScriptedSink(Sink):
     """Client side of an exchange: what it was asked to do, in order, and the bytes of the answer."""
 
-    http10: bool = False
-    acts: list[object] = field(default_factory=list)
-    head: bytes = b""
-    body: bytes = b""
-    overs: int = 0
+    def __init__(self, http10: bool = False) -> None:
+        self.http10 = http10
+        self.acts: list[object] = []
+        self.head = self.body = b""
+        self.overs = 0
 
     def begin(self, head: bytes, chunked: bool, first: bytes) -> None:
         assert not self.head, "a second head"

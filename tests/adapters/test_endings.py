@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.adapters.endings import own_lines, plausible, written_head
-from proxy.adapters.repeats import KnownAnswer
+from proxy.adapters.endings import own_lines, plausible, written_head, written_stream
+from proxy.adapters.repeats import KnownAnswer, KnownStream
 from proxy.types import Outcome, Usage
 from proxy.wire.answer import AnswerWriter
 from proxy.wire.usage import StreamEnd
@@ -30,6 +30,26 @@ def test_a_known_head_is_written_once(headers: list[tuple[bytes, bytes]], writte
         assert found == ()
     else:
         assert found == (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\ncontent-length: ", written[1])
+
+
+EVENTS = (b"Content-Type", b"text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("headers", "plain"),
+    [
+        ([EVENTS, (b"transfer-encoding", b"chunked")], True),
+        ([JSON], False),
+        ([EVENTS, (b"content-encoding", b"gzip")], False),
+        ([EVENTS, (b"content-length", b"-5")], False),
+    ],
+)
+def test_the_head_of_a_known_stream_is_written_once(headers: list[tuple[bytes, bytes]], plain: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+    known = KnownStream(b"", b"OK", headers)
+    for _ in range(2):
+        assert written_stream(known, AnswerWriter()) == (head if plain else b"")
+        headers.clear()  # it is not read again
 
 
 @pytest.mark.parametrize(

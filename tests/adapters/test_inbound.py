@@ -1,43 +1,29 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
+from random import Random
 
 from proxy.adapters.inbound import Inbound
+from proxy.admission.queue import QueueConfig
+from proxy.dispatcher import Dispatcher
 from proxy.types import Outcome, Phase
 from proxy.wire.facts import PrioritySpan
 from tests.adapters.shell import CHAT, Shell
 
 
-@dataclass
-class Account:
-    """Holds at most `room` bytes, and says so when it would have to give back what it never had."""
-
-    room: int
-    held: dict[str, int] = field(default_factory=dict)
-
-    def reserve_bytes(self, tenant: str, count: int) -> bool:
-        if sum(self.held.values()) + count > self.room:
-            return False
-        self.held[tenant] = self.held.get(tenant, 0) + count
-        return True
-
-    def release_bytes(self, tenant: str, count: int) -> None:
-        assert 0 < count <= self.held[tenant]
-        self.held[tenant] -= count
-
-
 def test_body_bytes_are_counted_as_they_come_and_released_exactly_once() -> None:
-    account = Account(room=10)
+    shell = Shell(checks=False)
+    account = Dispatcher(replace(shell.config, queue=QueueConfig(max_bytes=10)), 0.0, Random(7), checks=False)
     inbound = Inbound(0.0)
     inbound.tenant = "acme"
     for size, fits, held in ((4, True, 4), (4, True, 4), (10, True, 10), (11, False, 10)):
         inbound.body_bytes = size
         assert inbound.count_body(account) is fits
-        assert account.held == {"acme": held}
+        assert account.snapshot(0.0).queue_bytes == held
     inbound.body = [b"x"]
     for _ in range(2):
         inbound.drop_body(account)
-        assert (account.held, inbound.body, inbound.counted_bytes) == ({"acme": 0}, [], 0)
+        assert (account.snapshot(0.0).queue_bytes, inbound.body, inbound.counted_bytes) == (0, [], 0)
 
 
 def test_the_body_goes_out_as_it_came_but_for_its_priority() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from proxy.adapters.repeats import KnownAnswer
 from proxy.adapters.tasks import Tasks
-from proxy.adapters.told_apart import ToldApart
-from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, UpstreamConnection, UpstreamPool
+from proxy.adapters.upstream_pool import ANSWER_HEAD_MAX_BYTES, IDLE_S, Carried, UpstreamConnection, UpstreamPool
 from tests.adapters.scripted_engine import ScriptedEngine, reply, scripted_engine, unused_port
 from tests.adapters.shell import LAST_CHUNK, STREAM_HEAD, ScriptedTransport, Shell, chunk, no_tasks, said
 
@@ -23,7 +23,7 @@ REQUEST = b"POST / HTTP/1.1\r\nhost: u0\r\n\r\n"
 
 
 @dataclass
-class Heard(ToldApart):
+class Heard(Carried):
     """An exchange that keeps what its connection tells, as words."""
 
     words: list[object] = field(default_factory=list)
@@ -379,3 +379,12 @@ def test_connecting(connect: Callable[[ScriptedEngine], Awaitable[Heard]], words
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # its reasons differ from asyncio's
         assert runner.run(scenario()).words == words
+
+
+def test_for_who_knows_no_shorter_way_a_chunk_is_a_piece_of_the_body_and_no_answer_is_taken_whole() -> None:
+    heard = Heard()
+    heard.answer_chunk(b"2\r\nab\r\n", 3)
+    known = KnownAnswer((b"", b""), b"OK", [])
+    assert (heard.words, heard.takes_whole(known)) == ([b"ab"], False)
+    with pytest.raises(AssertionError):
+        heard.answer_whole(known, b"ab")

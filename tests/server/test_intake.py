@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import orjson
 import pytest
 
 from proxy.adapters.inbound import Inbound
-from proxy.server.intake import HEADER_MAX_BYTES, HEADERS_MAX, Intake, Rejected
+from proxy.admission.queue import QueueConfig
+from proxy.dispatcher import Dispatcher
+from proxy.server.intake import HEADER_MAX_BYTES, HEADERS_MAX, Intake, Models, Rejected
 from proxy.server.tenancy import TenancyConfig
 from proxy.types import Ticket, Work
 from proxy.wire.openai import WHOLE_BYTES_MAX
@@ -117,7 +121,7 @@ def test_keys(lines: tuple[tuple[bytes, bytes], ...], model: bytes, expected: ob
     assert (found.tenant if isinstance(found, Ticket) else found) == expected
 
 
-class AllModels:
+class AllModels(Models):
     def knows(self, model: str) -> bool:
         return True
 
@@ -217,19 +221,11 @@ def test_a_body_that_does_not_fit_the_queue_is_refused_with_its_wait() -> None:
     shell = Shell()
     intake = intake_of(shell)
     intake.models = AllModels()
-    intake.account = NoRoom()
+    intake.account = Dispatcher(replace(shell.config, queue=QueueConfig(max_bytes=4)), 0.0, Random(7))
     inbound = asked()
     intake.check_head(inbound)
     rejected = rejection(intake.read_body, inbound)
     assert (rejected.row.code, rejected.retry_after_s) == ("queue_full", 7.0)
-
-
-class NoRoom:
-    def reserve_bytes(self, tenant: str, count: int) -> bool:
-        return False
-
-    def release_bytes(self, tenant: str, count: int) -> None:
-        raise AssertionError("nothing was reserved")
 
 
 def test_a_body_still_coming_waits_and_one_too_large_to_parse_is_scanned_in_pieces() -> None:

@@ -157,15 +157,6 @@ def test_the_deadlines_are_looked_at_again_and_again(monkeypatch: pytest.MonkeyP
     play(scene)
 
 
-def test_ids_are_unique_over_processes() -> None:
-    first, second = Edge().listener, Edge().listener
-    ids = [listener.new_id() for listener in (first, first, second, second)]
-    assert len(set(ids)) == 4
-    assert all(one.startswith("req-") and len(one) == 22 for one in ids)
-    many = [int(first.new_id()[-8:], 16) for _ in range(600)]
-    assert many == list(range(3, 603))
-
-
 def test_light_work_goes_past_the_gate() -> None:
     edge = Edge(Shell(seats=1))
     edge.shell.fill()

@@ -102,7 +102,7 @@ def play(acts: list[Act], knows: bool) -> tuple[list[bytes], list[object], list[
     """What the client got after each act, the records, and what each upstream connection was sent."""
     shell = Shell()
     edge = Edge(shell)
-    edge.listener._prefix = "some"
+    edge.listener.new_id = lambda: "some"
 
     def come() -> Client:
         client = edge.client()
@@ -159,7 +159,7 @@ def test_chunks_known_by_their_size_change_nothing(number: int, version: str, mo
     def play_stream(knows: bool) -> tuple[bytes, list[str], list[bool]]:
         shell = Shell(checks=False)
         edge = Edge(shell)
-        edge.listener._prefix = "some"
+        edge.listener.new_id = lambda: "some"
         known: list[bool] = []
         whole = ClientConnection.relay_framed
 
@@ -196,7 +196,7 @@ def test_a_stream_whose_head_has_come_before_ends_as_the_first_did(turns: list[l
     def play_streams(knows: bool) -> tuple[list[bytes], list[str], list[int]]:
         shell = Shell(checks=False)
         edge = Edge(shell)
-        edge.listener._prefix = "some"
+        edge.listener.new_id = lambda: "some"
         client, got, fed = edge.client(), [], []
         for cuts in [[], *turns]:
             client.send(post(b'{"model":"m","stream":true}'))

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.adapters.forward import Exchange
 from proxy.adapters.gate import Gate
-from proxy.adapters.inbound import ByteAccount, Inbound
+from proxy.adapters.inbound import Inbound
 from proxy.adapters.upstream_pool import UpstreamConnection
 from proxy.dispatcher import Dispatcher
 from proxy.dispatcher.board import Board
@@ -119,7 +119,7 @@ def bytes_kept_by_those_who_leave_the_queue(patch: Patch) -> None:
     """Bodies of requests that were never granted stay on the account."""
     whole = Inbound.drop_body
 
-    def drop_body(self: Inbound, account: ByteAccount) -> None:
+    def drop_body(self: Inbound, account: Dispatcher) -> None:
         if self.streaming and self.body:
             self.body = []
         else:

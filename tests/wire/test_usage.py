@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.types import Usage
+from proxy.wire import usage as usage_module
 from proxy.wire.routes import ROUTES, Route
 from proxy.wire.usage import (
     PIECES_BYTES_MAX,
@@ -230,12 +231,15 @@ def test_closed_means_the_terminal_event_itself(route: Route | None, body: bytes
 EVENTS = st.sampled_from(
     [delta("a"), delta("bc"), delta("long " * 400), delta("a") * 2, delta("a") + b": ping\n\n", b": ping\n\n",
      delta("a")[:-1], delta("a").replace(b"\n", b"\r\n"), delta(None, "stop"), BLOCK_DELTA, BLOCK_DELTA * 2, TEXT_DELTA,
-     b"\n\n", USAGE, b'data: {"error": {}}\n\n', b"data: [DONE]", b"x" * 4000, b"data: [DONE]" + b"x" * 4085]
+     b"\n\n", USAGE, b'data: {"error": {}}\n\n', b"data: [DONE]", b"x" * 4000, b"data: [DONE]" + b"x" * 4085,
+     b'data: {"er', b'ror": {}}\n\n', b"event: error\n", b"event: er", b"ror\ndata: {}\n\n", DONE, delta("an error")]
 )  # fmt: skip
 LAST = st.sampled_from([USAGE + DONE, DONE, STOP, response("response.completed"), response("response.failed"), b""])
 
 
-@settings(max_examples=300)
+@settings(max_examples=1000)
+@example(CHAT, [(b'data: {"error": {}}\n\n', True), (delta("long " * 300), True)], USAGE + DONE)
+@example(CHAT, [(b"event: er", True), (b"ror\ndata: {}\n\n", True), (delta("long " * 300), True)], USAGE + DONE)
 @given(st.sampled_from([CHAT, MESSAGES, RESPONSES]), st.lists(st.tuples(EVENTS, st.booleans()), max_size=40), LAST)
 def test_chunks_with_their_frame_tell_what_their_content_tells(
     route: Route, events: list[tuple[bytes, bool]], last: bytes
@@ -254,6 +258,30 @@ def test_chunks_with_their_frame_tell_what_their_content_tells(
     plain._join()  # looked at whole, where the other looks at its end first
     assert framed.verdict(route, True) == plain.verdict(route, True)
     assert framed.closed(route) == plain.closed(route)
+
+
+@pytest.mark.source
+@pytest.mark.parametrize(
+    ("events", "searched"),
+    [((USAGE, DONE), False), ((USAGE + DONE,), False), ((DONE,), True), ((delta("error\n"), USAGE, DONE), True)],
+)
+def test_the_usual_end_is_told_without_a_search(
+    events: tuple[bytes, ...], searched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[bytes] = []
+    whole = usage_module._last_usage
+
+    def last_usage(text: bytes, head: bytes) -> tuple[Usage | None, str | None]:
+        searches.append(text)
+        return whole(text, head)
+
+    monkeypatch.setattr(usage_module, "_last_usage", last_usage)
+    tail = StreamTail()
+    for content in (delta("a"), *[delta("word " * 10)] * 50, *events):
+        tail.count(content, CHAT)
+        tail.add(content)
+    assert tail.verdict(CHAT, True) == StreamEnd(True, usage=Usage(3, 2) if USAGE in b"".join(events) else None)
+    assert bool(searches) is searched
 
 
 def test_where_the_end_begins_to_be_looked_at_is_no_line_start() -> None:

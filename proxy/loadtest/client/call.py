@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 import orjson
 
-from proxy.adapters.told_apart import ToldApart
-from proxy.adapters.upstream_pool import UpstreamConnection, UpstreamPool
+from proxy.adapters.upstream_pool import Carried, UpstreamConnection, UpstreamPool
 from proxy.loadtest.client.clock import TurnClock
 from proxy.loadtest.records import Ending, Record, judge_usage
 from proxy.types import Usage
@@ -26,7 +25,7 @@ DETAIL_CHARS = 200
 Ended = Callable[["Call"], None]
 
 
-class Call(ToldApart):
+class Call(Carried):
     """One request on its way."""
 
     # fmt: off
