@@ -174,12 +174,12 @@ class Exchange(Ended):
 
     def answer_chunk(self, framed: bytes, start: int) -> None:
         """`answer_body` in fewer steps, for the next event of a running stream, framed as its client gets it."""
-        tail, route = self.tail, self.inbound.route
-        if not (self.begun and self.streamed and tail.started) or route is None or not self.last_token_s:
+        tail = self.tail
+        if not (self.begun and self.streamed and tail.started and self.last_token_s):
             self.answer_body([framed[start:-2]], False)
             return
         now = self.last_read_s = self.relay.gate.clock()
-        events = tail.add_chunk(framed, start, route.token_mark)
+        events = tail.add_chunk(framed, start)
         if events:
             lane = self.lane
             assert lane is not None

@@ -73,7 +73,7 @@ class StreamTail:
 
     # fmt: off
     __slots__ = (
-        "_ended", "_failed", "_framed", "_head", "_keep", "_most", "_pieces", "_quiet", "_same", "_size", "_wary",
+        "_ended", "_failed", "_framed", "_head", "_keep", "_mark", "_most", "_pieces", "_quiet", "_same", "_size", "_wary",
         "_watched", "encoded", "started",
     )
     # fmt: on
@@ -91,6 +91,7 @@ class StreamTail:
         self._failed = False  # and it was that of a failed response
         self._wary = False  # an error may have passed: whole events without that word have not
         self.started = False
+        self._mark = b""  # of an event with output; known from the start
         self._quiet = False  # an event without output has passed
 
     def add(self, piece: bytes) -> None:
@@ -112,7 +113,7 @@ class StreamTail:
         if self._size > self._most:
             self._drop_chunks()
 
-    def add_chunk(self, framed: bytes, start: int, mark: bytes) -> int:
+    def add_chunk(self, framed: bytes, start: int) -> int:
         """`count` and `add` of one chunk with its frame, whose content begins at `start`, in a stream that has started.
 
         What begins like the last event and has no further line, the empty one apart, is one event with output, too.
@@ -122,6 +123,7 @@ class StreamTail:
         rest = start + len(same)
         if same and framed[start:rest] == same and LINE_END not in framed[rest:-4]:
             return 1
+        mark = self._mark
         events = framed.count(mark, start)
         self._wary = self._wary or not _is_harmless(framed[start:-2])
         if events == 1:
@@ -182,7 +184,7 @@ class StreamTail:
         return 1 + piece.count(route.token_mark, first.end())  # without the role that came in the same piece
 
     def _start(self, route: Route, piece: bytes) -> None:
-        self.started = True
+        self.started, self._mark = True, route.token_mark
         begun = self._join() + piece
         self._head, self._wary = begun[:HEAD_BYTES], begun.rfind(b"error") >= 0
         if not route.stores:

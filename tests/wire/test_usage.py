@@ -251,7 +251,7 @@ def test_chunks_with_their_frame_tell_what_their_content_tells(
         plain.add(content)
         if as_chunk:
             frame = b"%x\r\n" % len(content)
-            assert framed.add_chunk(frame + content + b"\r\n", len(frame), route.token_mark) == expected
+            assert framed.add_chunk(frame + content + b"\r\n", len(frame)) == expected
         else:
             assert framed.count(content, route) == expected
             framed.add(content)
