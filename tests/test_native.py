@@ -17,10 +17,8 @@ def test_a_mark_changes_nothing_where_nothing_is_compiled() -> None:
 
 
 @pytest.mark.parametrize("base", [Carried, Waiter, Sink, Models])
-def test_what_is_marked_can_be_derived_from_but_not_made(base: type) -> None:
-    with pytest.raises(TypeError, match="abstract"):
-        base()
-    names: frozenset[str] = vars(base)["__abstractmethods__"]
+def test_what_is_marked_can_be_derived_from(base: type) -> None:
+    names = [name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))]
     derived = type("Derived", (base,), dict.fromkeys(names, lambda *_: "called"))
     one = derived()
-    assert [getattr(one, name)() for name in names] == ["called"] * len(names)
+    assert [getattr(one, name)() for name in names] == ["called"] * len(names) != []

@@ -73,8 +73,8 @@ class StreamTail:
 
     # fmt: off
     __slots__ = (
-        "_ended", "_failed", "_framed", "_head", "_keep", "_mark", "_most", "_pieces", "_quiet", "_same", "_size", "_wary",
-        "_watched", "encoded", "started",
+        "_ended", "_failed", "_framed", "_head", "_keep", "_mark", "_most", "_pieces", "_quiet", "_same", "_size",
+        "_wary", "_watched", "encoded", "started",
     )
     # fmt: on
 

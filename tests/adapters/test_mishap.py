@@ -6,6 +6,7 @@ import pytest
 
 from proxy.adapters import mishap
 from proxy.adapters.forward import Exchange
+from proxy.adapters.upstream_pool import Carried, UpstreamPool
 from proxy.types import Outcome
 from tests.adapters.shell import STREAM_HEAD, Shell, chunk, said, token
 
@@ -78,14 +79,17 @@ def test_a_fault_as_the_client_leaves_keeps_no_seat(monkeypatch: pytest.MonkeyPa
     assert (shell.clean(), heard) == (True, [("exchange", FAULT)])
 
 
+NATIVE = pytest.mark.source  # replaces a method that compiled code calls directly
+
+
 @pytest.mark.parametrize(
     ("method", "act"),
     [
-        pytest.param("granted", lambda shell: None, id="granted"),
-        pytest.param("connected", lambda shell: None, id="connected"),
-        pytest.param("answer_head", lambda shell: shell.answer(said()), id="head"),
-        pytest.param("answer_end", lambda shell: shell.answer(said(b"")), id="end"),
-        pytest.param("lost", lambda shell: shell.lose(OSError()), id="lost"),
+        pytest.param("granted", lambda shell: None, id="granted", marks=NATIVE),
+        pytest.param("connected", lambda shell: None, id="connected", marks=NATIVE),
+        pytest.param("answer_head", lambda shell: shell.answer(said()), id="head", marks=NATIVE),
+        pytest.param("answer_end", lambda shell: shell.answer(said(b"")), id="end", marks=NATIVE),
+        pytest.param("lost", lambda shell: shell.lose(OSError()), id="lost", marks=NATIVE),
         pytest.param("sweep", lambda shell: shell.gate.sweep(), id="sweep"),
     ],
 )
@@ -108,6 +112,22 @@ def test_whoever_calls_an_exchange_ends_it_when_it_breaks(
     other, fine = shell.ask()
     shell.answer(said())
     assert (other.ended, fine.overs) == (True, 1), "the seat is free for the next one"
+
+
+def test_a_permit_that_cannot_be_used_for_a_fault_of_ours_goes_to_the_next() -> None:
+    def fails(pool: UpstreamPool, exchange: Carried) -> None:
+        raise FAULT
+
+    shell = Shell(seats=1)
+    heard = told(shell)
+    opens, shell.pools[0].opens = shell.pools[0].opens, fails
+    _, sink = shell.ask()
+    shell.pools[0].opens = opens
+    shell.settle()
+    assert (sink.acts[-1], heard) == (("refuse", Outcome.INTERNAL_ERROR), [("exchange", FAULT)])
+    other, _ = shell.ask()
+    shell.answer(said())
+    assert (other.ended, shell.clean()) == (True, True)
 
 
 def test_what_a_broken_exchange_left_behind_does_not_touch_the_one_that_took_its_connection(

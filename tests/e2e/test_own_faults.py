@@ -64,12 +64,17 @@ ENDS_EARLY: Script = (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Do.CLOSE)
         pytest.param("intake", WHOLE, id="P05 before it is a ticket", marks=NATIVE),
         pytest.param("upload", WHOLE, id="P05 inside the parser"),
         pytest.param("arrival", WHOLE, id="P05 in the dispatcher", marks=NATIVE),
-        pytest.param("grant", WHOLE, id="P05 as it gets its permit"),
-        pytest.param("send", WHOLE, id="P05 as it is sent"),
-        pytest.param("head", WHOLE, id="P05 at the head of the answer"),
-        pytest.param("body", WHOLE, id="P05 at its first bytes"),
-        pytest.param("end", (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",), id="P05 at its end, nothing sent yet"),
-        pytest.param("lost", ENDS_EARLY, id="P05 at the loss of the upstream"),
+        pytest.param("grant", WHOLE, id="P05 as it gets its permit", marks=NATIVE),
+        pytest.param("send", WHOLE, id="P05 as it is sent", marks=NATIVE),
+        pytest.param("head", WHOLE, id="P05 at the head of the answer", marks=NATIVE),
+        pytest.param("body", WHOLE, id="P05 at its first bytes", marks=NATIVE),
+        pytest.param(
+            "end",
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",),
+            id="P05 at its end, nothing sent yet",
+            marks=NATIVE,
+        ),
+        pytest.param("lost", ENDS_EARLY, id="P05 at the loss of the upstream", marks=NATIVE),
         pytest.param("sweep", (Do.HOLD,), id="P05 in the sweep"),
     ],
 )
@@ -93,6 +98,7 @@ def test_a_request_whose_handler_breaks_gets_500_and_gives_its_seat_back(
     assert proxy.metric("penstock_requests_total", outcome="upstream_error") == 0, "nobody else is blamed"
 
 
+@NATIVE
 @pytest.mark.parametrize("place", ["middle", "end"])
 def test_a_stream_whose_handler_breaks_says_so_and_is_cut(planted: Planted, place: str) -> None:
     proxy = planted.proxy
@@ -107,6 +113,7 @@ def test_a_stream_whose_handler_breaks_says_so_and_is_cut(planted: Planted, plac
     assert planted.is_served()
 
 
+@NATIVE
 def test_what_breaks_again_while_it_is_ended_closes_its_connection(planted: Planted) -> None:
     planted.engine.reset(*WHOLE)
     with RawClient(planted.proxy.port) as client:

@@ -153,6 +153,7 @@ def test_nor_does_it_the_second_and_third_time(request_at: int, answer_at: int) 
     assert play(acts, knows=True) == play(acts, knows=False)
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("number", range(len(STREAMED)))
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_chunks_known_by_their_size_change_nothing(number: int, version: str, monkeypatch: pytest.MonkeyPatch) -> None:

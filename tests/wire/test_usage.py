@@ -299,7 +299,7 @@ def test_a_running_stream_keeps_little_of_itself() -> None:
     for size in [200] * 500 + [8_000] * 20 + [1_000] * 50:
         content = event({"type": "content_block_delta", "delta": "w" * size}, "content_block_delta")
         frame = b"%x\r\n" % len(content)
-        assert tail.add_chunk(frame + content + b"\r\n", len(frame), MESSAGES.token_mark) == 1
+        assert tail.add_chunk(frame + content + b"\r\n", len(frame)) == 1
         assert RECENT_BYTES <= sum(map(len, tail._pieces + tail._framed)) == tail._size <= RECENT_BYTES_MAX
     tail.add(STOP)
     assert tail.verdict(MESSAGES, True) == StreamEnd(True, usage=Usage(5, 9))
@@ -311,7 +311,7 @@ def test_a_terminal_event_in_many_chunks_is_seen_where_it_begins() -> None:
     tail.add(TEXT_DELTA)
     for piece in split(response("response.failed", 90_000), list(range(0, 90_000, 8_000))):
         frame = b"%x\r\n" % len(piece)
-        tail.add_chunk(frame + piece + b"\r\n", len(frame), RESPONSES.token_mark)
+        tail.add_chunk(frame + piece + b"\r\n", len(frame))
     assert tail.verdict(RESPONSES, True) == StreamEnd(True, True, Usage(4, 6))
 
 
