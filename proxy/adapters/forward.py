@@ -54,10 +54,10 @@ class Exchange(Ended):
         self.last_read_s = 0.0
         self.status, self.reason = 0, b""
         self.answer_headers: list[tuple[bytes, bytes]] = []
-        self.stream: KnownStream | None = None  # whose head the answer has
         self.held: list[bytes] | None = None  # body of a shed answer, which a retry may replace
         self.rest = b""  # the last bytes of an answer, on their way out with its end
         self.tail: StreamTail  # from the answer's head on
+        self.stream: KnownStream | None  # which has the same head
 
     def __repr__(self) -> str:
         return f"Exchange({self.inbound.request_id} {self.ticket.state.value} at {self.ticket.upstream or '-'})"
@@ -144,14 +144,14 @@ class Exchange(Ended):
 
     def answer_head(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.status, self.reason, self.answer_headers = status, reason, headers
-        self.tail = StreamTail()
+        self.tail, self.stream = StreamTail(), None
         self.last_read_s = self.relay.gate.clock()
         if status in SHED_STATUSES and self.ticket.retryable:
             self.held = []
 
     def answer_stream(self, known: KnownStream) -> None:
-        self.stream = known
         self.answer_head(200, known.reason, known.headers)
+        self.stream = known
 
     def answer_body(self, pieces: list[bytes], last: bool) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -23,7 +23,7 @@ from proxy.server.errors import BY_CODE, BY_OUTCOME, Refusal, refusal_for, rende
 from proxy.server.intake import HEAD_MAX_BYTES, Rejected, head_fault
 from proxy.server.reading import SPENT, Crowded, Home, RequestReader
 from proxy.types import Outcome, Phase, Refuse
-from proxy.wire.chunks import chunk_of
+from proxy.wire.chunks import chunk_of, size_line
 
 WRITE_HIGH_BYTES: Final = 1 << 18
 PIPELINE_MAX_BYTES: Final = 1 << 20
@@ -298,7 +298,7 @@ class ClientConnection(RequestReader):
     def begin(self, head: bytes, chunked: bool, first: bytes) -> None:
         self.chunked = chunked
         if chunked and first:
-            self._write(head + chunk_of(first))
+            self._write(b"".join((head, size_line(first), first, b"\r\n")))
         elif len(first) > JOIN_MAX_BYTES:
             self._write(head)
             self._write(first)
@@ -322,7 +322,7 @@ class ClientConnection(RequestReader):
             if rest:
                 self._write(rest)
         elif rest:
-            self._write(chunk_of(rest) + b"0\r\n\r\n")
+            self._write(b"".join((size_line(rest), rest, b"\r\n0\r\n\r\n")))
         else:
             self._write(b"0\r\n\r\n")
 

@@ -12,10 +12,15 @@ CR: Final = 13
 LF: Final = 10
 
 
+def size_line(content: bytes) -> bytes:
+    """What stands before content in a chunk."""
+    size = len(content)
+    return _STARTS[size] if size < CHUNKS else b"%x\r\n" % size
+
+
 def chunk_of(content: bytes) -> bytes:
     """Content, which is not empty, as one chunk."""
-    size = len(content)
-    return b"".join((_STARTS[size] if size < CHUNKS else b"%x\r\n" % size, content, b"\r\n"))
+    return b"".join((size_line(content), content, b"\r\n"))
 
 
 def chunk_start(data: bytes) -> int:

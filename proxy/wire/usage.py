@@ -266,7 +266,7 @@ def _is_harmless(piece: bytes) -> bool:
 def _is_output(event: bytes, mark: bytes) -> bool:
     """What `_OUTPUT` finds after the mark in one event as most engines write it."""
     at = event.find(_CONTENT)
-    return at > 0 and event[at + len(_CONTENT) :][:1] not in (b'"', b"") and event.find(mark, at) < 0
+    return at > 0 and event[at + len(_CONTENT) : at + len(_CONTENT) + 1] not in (b'"', b"") and event.find(mark, at) < 0
 
 
 def _terminal(route: Route) -> re.Pattern[bytes]:
