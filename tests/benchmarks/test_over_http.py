@@ -16,7 +16,7 @@ from tests.benchmarks.over_http.__main__ import Run, joined, lines
 from tests.benchmarks.over_http.cases import CASES
 from tests.benchmarks.over_http.engine import Asked, Engine, Kind, Sequence, trace
 from tests.benchmarks.over_http.load import Client, request
-from tests.benchmarks.over_http.oracle import Served, Target, attainment, best, fixed, goodput
+from tests.benchmarks.over_http.oracle import Fixed, Served, Target, attainment, best, fixed, goodput
 from tests.benchmarks.over_http.serving import Face, Serving
 
 QUIET = Kind(base_s=0.01, per_sequence_s=0.001, per_context_s=1e-6, per_prompt_s=1e-4, noise=0.0, budget=100)
@@ -127,10 +127,24 @@ def test_nothing_moves_until_somebody_comes() -> None:
 def test_the_best_limit_is_the_one_that_just_keeps_the_target() -> None:
     kind, target = QUIET._replace(per_context_s=0.0, per_prompt_s=0.0), Target(0.0301, 1.0)  # 20 seats
     asked = trace(Random(3), 30.0, 30.0, 10, 60, 4.0)
-    limit, reached = best(kind, asked, target, 10.0, 30.0, about=15.0)
-    assert limit in (19, 20)
-    assert reached == pytest.approx(limit / (0.01 + 0.001 * limit), rel=0.1)
-    assert best(kind, asked, target, 10.0, 30.0, 10.0, slower=1.5)[0] == 10
+    found, keeping = best(kind, asked, target, 10.0, 30.0, about=15.0)
+    assert found.limit in (19, 20) and found == keeping
+    assert found.goodput == pytest.approx(found.limit / (0.01 + 0.001 * found.limit), rel=0.1)
+    assert best(kind, asked, target, 10.0, 30.0, 10.0, slower=1.5)[0].limit == 10
+
+
+def test_the_best_limit_may_keep_less_than_the_target_and_another_keeps_it() -> None:
+    target = Target(0.05, 1.0)
+    met, late = Served(7, 1.0, 0.1, 0.01), Served(7, 1.0, 0.1, 0.06)
+
+    def of_limit(kind: Kind, asked: list[Asked], limit: int, *_: object) -> list[Served]:
+        return [met] * limit if limit <= 10 else [met] * limit + [late] if limit <= 13 else [late] * limit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.benchmarks.over_http.oracle.fixed", of_limit)
+        assert [one.limit for one in best(QUIET, [], target, 0.0, 10.0, about=12.0)] == [13, 10]
+        patch.setattr("tests.benchmarks.over_http.oracle.fixed", lambda *_: [met, late])
+        assert best(QUIET, [], target, 0.0, 10.0, about=12.0)[1] == Fixed(6, 0.7, 0.5)
 
 
 def test_what_is_late_or_outside_the_window_is_no_goodput() -> None:
@@ -237,21 +251,22 @@ def test_what_else_is_asked_of_the_engine() -> None:
 def test_the_table_names_phase_limit_and_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.benchmarks.over_http import __main__ as command
 
-    monkeypatch.setattr(command, "best", lambda *_: (10, 50.0))
+    monkeypatch.setattr(command, "best", lambda *_: (Fixed(10, 50.0, 0.9), Fixed(20, 40.0, 0.96)))
     case = CASES[3]._replace(proxies=2)
     answers = [Served(100, 20.0 + number, 0.1, 0.01 if number % 4 else 1.0) for number in range(80)]
     run = Run(answers, [40, 40], [(0.5 * number, 10) for number in range(200)], 200, 3)
     assert lines(case, [], run) == [
-        "| memory binds first | cold | 10 | 0 s | 1.500 | 75.0 % |",
-        "| memory binds first | tokens computed again | | | | 1.5 % |",
-        "| memory binds first | Jain's index of the proxies | | | 1.000 | |",
+        "| memory binds first | cold | 10 (90 %) | 0 s | 1.500 | 20 (96 %) | never | 1.875 | 75.0 % |",
+        "| memory binds first | tokens computed again | | | | | | | 1.5 % |",
+        "| memory binds first | Jain's index of the proxies | | | | | | | 1.000 |",
     ]
     slow = lines(
         CASES[0], [], run._replace(moments=[(60.0 + number, 10 if number > 4 else 30) for number in range(70)])
     )
     away = lines(CASES[0], [], run._replace(moments=[(1.0 * at, 20) for at in range(130)]))
-    assert [row.split(" | ")[3] for row in away] == ["never", "never"]
-    assert slow[1] == "| small model, short answers | 1.5 times slower | 10 | 5 s | 0.600 | 75.0 % |"
+    assert [row.split(" | ")[3:7:3] for row in away] == [["never", "0 s"]] * 2
+    reached = ["10 (90 %)", "5 s", "0.600", "20 (96 %)", "never", "0.750", "75.0 % |"]
+    assert slow[1].split(" | ") == ["| small model, short answers", "1.5 times slower", *reached]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
