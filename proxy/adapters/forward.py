@@ -215,7 +215,7 @@ class Exchange(Ended):
         now, chunked = self.relay.gate.clock(), True
         if not inbound.complete or (self.sink.http10 and (self.early or not is_sized(self.answer_headers))):
             inbound.keep_alive = False  # the rest of its body is not wanted, or its end ends the answer
-        head = b"" if stream is None or self.early or self.sink.http10 else written_stream(stream, writer)
+        head = b"" if stream is None or self.sink.http10 else written_stream(stream, writer)
         if head:
             head = b"".join((head, self._extra(), b"\r\n"))
         else:

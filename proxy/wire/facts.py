@@ -27,7 +27,7 @@ MEDIA_BODY_BYTES_MIN: Final = 4096  # media in smaller bodies counts as text: it
 TEXT_CHARS_MAX: Final = 256  # longest model name or service tier
 
 TOKEN_CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-# A body without any of these takes the short way. Named one by one there: a set walks through all keys of the body.
+# A body without any of these takes the short way.
 RARE_KEYS: Final = frozenset({"priority", "service_tier", "n", "best_of", "prompt", "background", "store"})
 KEYS: Final = RARE_KEYS | {"model", "stream", *TOKEN_CAPS}
 
@@ -110,15 +110,7 @@ def build_facts(
         tokens = media.images * IMAGE_TOKENS + media.audios * AUDIO_TOKENS
     tokens += body_bytes // BYTES_PER_TOKEN
     floor = body_bytes // BYTES_PER_TOKEN_MAX
-    if not (
-        "priority" in values
-        or "service_tier" in values
-        or "n" in values
-        or "best_of" in values
-        or "prompt" in values
-        or "background" in values
-        or "store" in values
-    ):
+    if RARE_KEYS.isdisjoint(values):
         retryable = route.retryable and not route.stores
         return RequestFacts(model, stream, new_tuple(WorkEstimate, (tokens, floor, cap, 1)), retryable)
     choices = _choices(values, prompts, max_choices)

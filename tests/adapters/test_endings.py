@@ -52,6 +52,35 @@ def test_the_head_of_a_known_stream_is_written_once(headers: list[tuple[bytes, b
         headers.clear()  # it is not read again
 
 
+@pytest.mark.parametrize("http10", [False, True])
+def test_a_known_stream_has_the_head_that_its_client_can_read(http10: bool) -> None:
+    shell = Shell()
+    heads: list[bytes] = []
+    for number in range(3):  # the second is known, the third finds its head written
+        _, sink = shell.ask(stream=True, http10=http10)
+        shell.answer(STREAM_HEAD + chunk(token()), chunk(DONE) + LAST_CHUNK)
+        name = shell.records[-1].request_id.encode()
+        heads.append(sink.head.replace(name, b"one"))
+        assert sink.acts == ["begin" if http10 else "begin chunked", "end"], number
+        assert name in sink.head and sink.body == token() + DONE
+    stream = shell.pools[0].known_stream
+    assert stream is not None and (stream.written is None) is http10
+    assert sorted(heads[0].split(b"\r\n")) == sorted(heads[1].split(b"\r\n")) and heads[1] == heads[2]
+    assert (b"transfer-encoding" in heads[1]) is not http10
+
+
+def test_a_known_stream_after_a_wait_that_was_told_of_has_no_second_head() -> None:
+    shell = Shell(seats=1, keepalive_s=1.0)
+    shell.ask(stream=True)
+    shell.answer(STREAM_HEAD + chunk(token()))
+    waits, sink = shell.ask(stream=True)
+    shell.now += 1.5
+    waits.keep_waiting(shell.now)
+    shell.answer(chunk(DONE) + LAST_CHUNK, STREAM_HEAD + chunk(token()), chunk(DONE) + LAST_CHUNK)
+    assert (sink.acts, sink.body) == (["begin chunked", "end"], b": waiting\n\n" + token() + DONE)
+    assert sink.overs == 1 and shell.clean()
+
+
 @pytest.mark.parametrize(
     ("tokens", "events", "counted", "problem"),
     [(20, 20, 20, None), (20, 5, 20, None), (9, 20, 9, None), (8, 20, 20, "fewer_than_events"), (0, 2, 0, None)],
