@@ -9,7 +9,9 @@ with the floor when an engine slows down.
 u = 1 / (1.05 Q): Q is the 1 - 0.8 (1 - attainment) quantile of (latency / T - f) / ((1 - f) u at dispatch) over the
 last 20 s, or 100 requests; 5 % are left for the level itself, which wanders with the prompts: all requests of a batch
 are late together, and a quantile of theirs says nothing of the next minute. u goes half of the way (in the logarithm)
-at a time, by 1.5 % up and 7 % down at most; more late ones than 100 may have are judged at once. Before the first
+at a time, by 1.5 % up and 7 % down at most; more late ones than 100 may have are judged at once. 20 s hold one to four
+batches that are late or early as a whole, so u rests once it is within 2 % of what is asked and within 3 % of where it
+stood 20 s ago: from then on it is moved by what exceeds 2 % down or 4 % up, until conditions change. Before the first
 judgement, and when other requests come, u = 1 / (1.05 (1 + 1.5 s)), with s = sqrt(n) kappa d rho / (T - kappa a): the
 relative standard deviation of what the n prompts that come while a request runs add to its time; at most what leaves
 6 % of T or 12 % of the rest, whichever is less.
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from math import inf, sqrt
+from math import exp, inf, log, sqrt
 from typing import Final
 
 from proxy.admission.step_model import Coefficients
@@ -42,6 +44,10 @@ class MarginLoop:
     EVERY = 25
     CUT = 0.93
     RISE = 1.015
+    HOME = 0.02
+    STILL = 0.03
+    REST_DOWN = 0.02
+    REST_UP = 0.04
     FLOOR_MOST = 0.95
 
     def __init__(self, attainment: float) -> None:
@@ -54,6 +60,7 @@ class MarginLoop:
         self._fills: deque[tuple[float, float]] = deque([(-inf, self._fill)], maxlen=64)  # since when, which
         self._late = self._count = 0
         self._told = False
+        self._rests = False
 
     @property
     def margin(self) -> float:
@@ -62,8 +69,7 @@ class MarginLoop:
 
     def observe(self, ratio: float, dispatched_s: float, now: float) -> None:
         """One finished request: latency / target, and when it was dispatched."""
-        fill = next((value for since_s, value in reversed(self._fills) if since_s <= dispatched_s), self._fills[0][1])
-        spread = max((ratio - self._floor) / (1 - self._floor), 0.01) / fill
+        spread = max((ratio - self._floor) / (1 - self._floor), 0.01) / self._fill_at(dispatched_s)
         spreads, ranked = self._spreads, self._ranked
         spreads.append((now, spread))
         insort(ranked, spread)
@@ -73,10 +79,21 @@ class MarginLoop:
         self._late += ratio > 1
         if (len(spreads) < SAMPLES or self._count < self.EVERY) and self._late <= self._allowed:
             return
+        self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        """The tail of what has been seen, beside what is asked."""
+        urgent, ranked = self._late > self._allowed, self._ranked
         self._count, self._late, self._told = 0, 0, True
         tail = ranked[min(int(self._quantile * len(ranked)), len(ranked) - 1)]
-        off = self.WANDER * tail * self._fill
-        self._aim(self._fill * min(max(off**-0.5, self.CUT), self.RISE), now)
+        off = log(self.WANDER * tail * self._fill)
+        if not self._rests:
+            still = abs(log(self._fill / self._fill_at(now - self.SPAN_S))) < self.STILL
+            self._rests = still and abs(off) < self.HOME
+        elif not urgent:
+            off -= min(max(off, -self.REST_UP), self.REST_DOWN)
+        if off:
+            self._aim(self._fill * min(max(exp(-off / 2), self.CUT), self.RISE), now)
 
     def expect(self, fit: Coefficients, target_s: float, rho: float, seats: float, now: float) -> None:
         """The fit is known, and rho prompt tokens per output token at so many seats: the margin follows the floor,
@@ -105,9 +122,13 @@ class MarginLoop:
         self._spreads.clear()
         self._ranked.clear()
         self._late = self._count = 0
+        self._rests = False
 
     def _stand(self, fit: Coefficients, target_s: float) -> None:
         self._floor = min(fit.kappa * fit.a / target_s, self.FLOOR_MOST)
+
+    def _fill_at(self, at_s: float) -> float:
+        return next((fill for since_s, fill in reversed(self._fills) if since_s <= at_s), self._fills[0][1])
 
     def _aim(self, fill: float, now: float) -> None:
         self._fill = min(max(fill, self.LEAST), self.MOST)

@@ -2,7 +2,7 @@
 
     seats      taken + needed <= floor(limit); a request alone always fits
     holdback   taken + needed <= the seats of its class, unless its class is owed service or nothing runs
-    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding; 0.65 Pmax for a class that is
+    prefill    outstanding + own uncached prompt <= Pmax, or nothing is outstanding; 0.5 Pmax for a class that is
                held back, 2.5 Pmax for the one it is held back for: its prompts find room at once
     elephant   a prompt above four chunks waits while another such prompt is in prefill and anything runs, and then
                as long again (see `elephants`)
@@ -34,7 +34,7 @@ from proxy.routing.upstream import Upstream
 from proxy.types import GENERATE, Direction, Failure, Reading, Sample, Step, Telemetry, Ticket, Usage
 
 KV_STOP: Final = 0.95
-PREFILL_HELD: Final = 0.65  # of the prefill bound, for a class that is held back
+PREFILL_HELD: Final = 0.5  # of the prefill bound, for a class that is held back
 PREFILL_ABOVE: Final = 2.5  # and for one above such a class
 HELD_S: Final = 60.0
 ABORT_GRACE_S: Final = 10.0

@@ -146,6 +146,57 @@ def test_margin_restart_forgets() -> None:
     assert loop.margin == 0.94
 
 
+def at_rest() -> MarginLoop:
+    loop = MarginLoop(0.95)
+    hear(loop, [1.01 / W] * 100)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("off", "count", "moved"),
+    [
+        (1.02, 25, 1.0),
+        (1.04, 25, (1.04 / 1.02) ** -0.5),  # by half of what exceeds 2 %
+        (0.97, 100, 1.0),
+        (0.95, 100, (0.95 / 0.96079) ** -0.5),  # and 4 % below: e^-0.04
+        (0.5, 100, 1.015),
+    ],
+)
+def test_a_margin_at_rest_is_moved_by_what_exceeds_its_band_alone(off: float, count: int, moved: float) -> None:
+    loop = at_rest()
+    before = loop.margin
+    for _ in range(count):
+        loop.observe(off * 0.94 / (W * before), 9.0, 50.0)
+    assert loop.margin == pytest.approx(before * moved, rel=1e-3)
+
+
+@pytest.mark.parametrize(("later_s", "excess"), [(11.0, 1.04), (30.1, 1.04 / 1.02)])
+def test_a_margin_rests_only_where_it_has_stood_for_twenty_seconds(later_s: float, excess: float) -> None:
+    loop = MarginLoop(0.95)
+    hear(loop, [2.0] * 6)  # cut at second 10
+    loop.restart()
+    for ratio, count in ((1.01 / W, 100), (1.04 * 1.01**0.5 / W, 25)):
+        before = loop.margin
+        for _ in range(count):
+            loop.observe(ratio, 10.0, later_s)
+    assert loop.margin == pytest.approx(before * excess**-0.5, rel=1e-3)
+
+
+def test_a_margin_at_rest_still_obeys_more_late_ones_than_a_batch_may_have() -> None:
+    loop = at_rest()
+    before = loop.margin
+    hear(loop, [1.01] * 6, 9.0)
+    assert loop.margin == pytest.approx(before * (W * 1.01 / 0.94 * before) ** -0.5)
+
+
+def test_new_conditions_end_the_rest() -> None:
+    loop = at_rest()
+    before = loop.margin
+    loop.restart()
+    hear(loop, [0.95 * 0.94 / (W * before)] * 100)
+    assert loop.margin == pytest.approx(before * 1.015)
+
+
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.01, 3.0, 25.0]), st.floats(0.1, 2.0)), min_size=1, max_size=300))
 def test_spreads_stay_sorted_and_few(steps: list[tuple[float, float]]) -> None:

@@ -58,9 +58,9 @@ def test_blocks(
 @pytest.mark.parametrize(
     ("out", "class_seats", "owed", "held_s", "expected"),
     [
-        (2_500, 8, False, None, None),  # 0.65 of 4,096 hold 2,500 + 100
-        (2_600, 8, False, None, Block.PREFILL),
-        (2_600, 8, True, None, None),
+        (1_900, 8, False, None, None),  # half of 4,096 holds 1,900 + 100
+        (2_000, 8, False, None, Block.PREFILL),
+        (2_000, 8, True, None, None),
         (4_000, 8, True, None, Block.PREFILL),
         (4_000, 9, False, None, Block.PREFILL),
         (4_000, 9, False, 0.0, None),  # somebody is held back for it: 2.5 times as much
