@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from proxy.laboratory.workload import Stream
-from tests.benchmarks.scenarios import worlds
+from tests.benchmarks.scenarios import __main__ as command
+from tests.benchmarks.scenarios import sweep, worlds
 from tests.benchmarks.scenarios.__main__ import PAGE, kept
 from tests.benchmarks.scenarios.document import document, worst
 from tests.benchmarks.scenarios.scenario import Best, Measure
@@ -114,3 +116,29 @@ def test_each_law_of_the_ladder_moves_as_it_says(law: str) -> None:
     still = len(set(limits)) == 1
     assert still == (law in ("none", "fixed", "envoy"))  # Envoy's first measures its baseline at 3
     assert min(limits) >= 1
+
+
+@pytest.mark.source  # a static limit takes the place of the sizer, which is native
+def test_more_seeds_are_told_by_mean_worst_and_misses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], results: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(sweep, "CACHE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["scenarios", "--only", "T", "--seeds", "2-3"])
+    assert command.main() == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "T: embeddings: work without tokens, 2 seeds"
+    pair, (goodput, attainment, level) = [results["T"]["laws"][OURS][seed]["goodput"] for seed in "23"], said[1:]
+    assert f"mean {sum(pair) / 2:8.3f}  worst {min(pair):8.3f}  missed 0" in goodput
+    assert attainment.split()[-2:] == ["missed", "0"]
+    assert "mean    never  worst    never" in level
+
+
+@pytest.mark.parametrize("text", ["", "x", "4-3", "1-y"])
+def test_seeds_that_are_no_range_are_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scenarios", "--seeds", text])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+    assert "argument --seeds: invalid span value" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from math import inf, isinf
 from typing import Any
 
 from tests.benchmarks.scenarios.document import NAMES, document, goal, picture, verdict, worst
+from tests.benchmarks.scenarios.seeds import lines, run_seeds
 from tests.benchmarks.scenarios.sweep import ROOT, SCENARIOS, Bench, processes, progress, run_all
 from tests.benchmarks.scenarios.worlds import OURS
 
@@ -71,10 +72,20 @@ def show(results: dict[str, Any]) -> None:
                 print(f"    {NAMES[law]:20} {measure.text(value):>10} {verdict(measure, value):7} {each}")
 
 
+def span(text: str) -> range:
+    """Seeds as FIRST-LAST."""
+    first, _, last = text.partition("-")
+    found = range(int(first), int(last or first) + 1)
+    if not found:
+        raise ValueError
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scenarios", description=__doc__)
     parser.add_argument("--only", help="letters of scenarios, with commas: run and print these, write nothing")
     parser.add_argument("--law", help="names of laws, with commas, instead of all (with --only)")
+    parser.add_argument("--seeds", type=span, help="seeds, as 1-12, of our law alone, beside the page's static limits")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument(
         "--page", action="store_true", help="write the page from docs/control/results.json, run nothing"
@@ -90,8 +101,14 @@ def main() -> int:
         return 2
     begin_s = time.monotonic()
     bench = Bench(processes(), progress, arguments.fresh)
+    chosen = [SCENARIOS[key] for key in only or SCENARIOS]
+    if arguments.seeds:
+        known = {key: {name: best["seats"] for name, best in one["static"].items()} for key, one in kept().items()}
+        rows = run_seeds(bench, chosen, known, arguments.seeds)
+        print("\n".join(line for one in chosen for line in lines(one, rows[one.key])))
+        return 0
     laws = [*arguments.law.split(","), OURS] if arguments.law else None
-    results = run_all(bench, [SCENARIOS[key] for key in only or SCENARIOS], laws)
+    results = run_all(bench, chosen, laws)
     if only:
         show(results)
     else:

@@ -33,11 +33,12 @@ STEADINESS = (
     "Three estimates move the limit: the mean lengths (prefill per output token, over the last hundred requests), the "
     "margin and the engine's pace. The nearer the target is to the time of an empty step, the more seats each of their "
     "errors is worth. The margin's quantile is noisy for what it is: requests that run "
-    "together are late together, so that 20 s hold one to four independent batches. Each can be made steadier at a "
-    "price paid elsewhere: slower lengths where the mix shifts and where answers are not streamed; a margin that looks "
+    "together are late together, so that 20 s hold one to four independent batches; therefore the margin rests once it "
+    "is right, and what is left on most seeds is the lengths and the pace. Each can be made steadier at a "
+    "price paid elsewhere: slower lengths where answers are not streamed; a margin that looks "
     "back for a minute, or for half of the time since the last change, where answers are not streamed and where the "
-    "engine or the mix changes, since the way to the new level judges for as long; a slower pace where the engine "
-    "becomes slower."
+    "engine or the mix changes, since the way to the new level judges for as long; a slower pace, a pace that asks for "
+    "two ticks, or a wider dead band of the limit where the engine becomes slower."
 )
 # By scenario and measure: why the threshold is missed, where it is.
 MISSED: dict[str, dict[str, str]] = {
@@ -58,7 +59,8 @@ MISSED: dict[str, dict[str, str]] = {
         "returned": "The queue still holds requests of the other mix when the first one returns; they are served "
         "first.",
         "goodput": "With a few long prompts in the batch single requests are late by the prefill of others; the best "
-        "static limit lets more of them be late than the target allows.",
+        "static limit lets more of them be late than the target allows. The window holds less than two hundred "
+        "requests, so that seeds differ by more than what is asked for.",
         "goodput back": "The window begins while requests of the other mix are still served: they have waited longest.",
     },
     "F": {
