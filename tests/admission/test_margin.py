@@ -189,6 +189,16 @@ def test_a_margin_at_rest_still_obeys_more_late_ones_than_a_batch_may_have() -> 
     assert loop.margin == pytest.approx(before * (W * 1.01 / 0.94 * before) ** -0.5)
 
 
+def test_a_long_rest_forgets_no_earlier_aim() -> None:
+    loop = at_rest()
+    before = loop.margin
+    hear(loop, [1.01 / W] * 25 * 70)  # more judgements than aims are remembered
+    assert loop.margin == before
+    for _ in range(100):
+        loop.observe(0.95 * 0.94 / (W * before), 9.0, 50.0)
+    assert loop.margin == pytest.approx(before * (0.95 / 0.96079) ** -0.5, rel=1e-4)
+
+
 def test_new_conditions_end_the_rest() -> None:
     loop = at_rest()
     before = loop.margin
