@@ -59,8 +59,8 @@ MISSED: dict[str, dict[str, str]] = {
         "returned": "The queue still holds requests of the other mix when the first one returns; they are served "
         "first.",
         "goodput": "With a few long prompts in the batch single requests are late by the prefill of others; the best "
-        "static limit lets more of them be late than the target allows. The window holds less than two hundred "
-        "requests, so that seeds differ by more than what is asked for.",
+        "static limit lets more of them be late than the target allows. The window holds few requests, "
+        "so that seeds differ by more than what is asked for.",
         "goodput back": "The window begins while requests of the other mix are still served: they have waited longest.",
     },
     "F": {

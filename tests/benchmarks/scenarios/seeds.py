@@ -6,37 +6,25 @@ The best static limits are those of docs/control.md, run on the same seeds; they
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isinf
 
 from proxy.laboratory.measures import mean
 from tests.benchmarks.scenarios.document import goal
 from tests.benchmarks.scenarios.scenario import Best, Measure, Numbers, Scenario
-from tests.benchmarks.scenarios.sweep import Bench, Job, RunJob, StaticJob, at
+from tests.benchmarks.scenarios.sweep import Bench, StaticJob, run_all
 from tests.benchmarks.scenarios.worlds import OURS
 
 Known = Mapping[str, Mapping[str, float]]  # by scenario and oracle: seats
-Rows = dict[str, list[Numbers]]  # by scenario, one of each seed
 
 
-def run_seeds(bench: Bench, scenarios: Sequence[Scenario], known: Known, seeds: Sequence[int]) -> Rows:
-    """The measures of our law on each seed."""
+def run_seeds(
+    bench: Bench, scenarios: Sequence[Scenario], known: Known, seeds: Sequence[int]
+) -> dict[str, list[Numbers]]:
+    """The measures of our law on each seed, by scenario."""
     best = {one.key: beside(bench, one, known.get(one.key, {}), seeds) for one in scenarios}
-    jobs: dict[tuple[str, int, str], Job] = {}
-    for one in scenarios:
-        for seed in seeds:
-            found = tuple(sorted(at(best[one.key], seed).items()))
-            for name in one.worlds:
-                jobs[one.key, seed, name] = RunJob(one.key, name, OURS, seed, found)
-    results = bench.results("seeds", jobs.values())
-    return {
-        one.key: [
-            one.result(
-                {name: results[jobs[one.key, seed, name]]["numbers"] for name in one.worlds}, at(best[one.key], seed)
-            )
-            for seed in seeds
-        ]
-        for one in scenarios
-    }
+    told = run_all(bench, [replace(one, seeds=tuple(seeds), laws=(OURS,)) for one in scenarios], best=best)
+    return {key: list(result["laws"][OURS].values()) for key, result in told.items()}
 
 
 def beside(bench: Bench, one: Scenario, seats: Mapping[str, float], seeds: Sequence[int]) -> dict[str, dict[int, Best]]:

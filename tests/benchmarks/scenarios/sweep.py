@@ -184,8 +184,11 @@ def spread(low: float, high: float, factor: float) -> list[int]:
 Asked = dict[tuple[str, str], tuple[Oracle, tuple[int, ...]]]  # (scenario, oracle): where to look, on which seeds
 
 
-def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> dict[str, dict[str, dict[int, Best]]]:
-    """By scenario, oracle and seed."""
+BestBy = dict[str, dict[str, dict[int, Best]]]  # scenario, oracle and seed
+
+
+def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> BestBy:
+    """From a sweep."""
     asked: Asked = {(one.key, name): (oracle, one.seeds) for one in scenarios for name, oracle in one.oracles.items()}
     windows: dict[World, list[Window]] = {}
     for oracle, _ in asked.values():
@@ -230,9 +233,11 @@ def at(found: dict[str, dict[int, Best]], seed: int) -> Found:
     return {name: by_seed[seed] for name, by_seed in found.items()}
 
 
-def run_all(bench: Bench, scenarios: Sequence[Scenario], laws: Sequence[str] | None = None) -> dict[str, Any]:
-    """Everything the document says, as plain JSON."""
-    best = best_static(bench, scenarios)
+def run_all(
+    bench: Bench, scenarios: Sequence[Scenario], laws: Sequence[str] | None = None, best: BestBy | None = None
+) -> dict[str, Any]:
+    """Everything the document says, as plain JSON. `best`: static limits that are known, instead of a sweep."""
+    best = best_static(bench, scenarios) if best is None else best
     jobs: dict[tuple[str, str, str, int], RunJob] = {}
     for one in scenarios:
         for law in one.laws:
