@@ -119,10 +119,12 @@ class Drag:
     rho = P / O lags when the mix shifts: those who end first are the old ones, and of these the long ones last. At rest
     the engine itself shows rho = p / n. Both are counted in tokens over the last 8 s at rest: an average over time
     would overrate the steps with much prefill, which are long. The ratio of the two corrects P / O by what exceeds
-    15 %, or the standard error of a sum of so few prompts, if that is more: less is noise of the arrivals.
+    15 %, or the standard error of a sum of so few prompts, if that is more: less is noise of the arrivals. The sum of
+    k = expected / P prompts has a relative error of sqrt((1 + v^2) / k); their variation v is taken for 1.
     """
 
     SPAN_S = 8.0
+    UNEVEN = 2.0  # 1 + v^2
     DEAD_BAND = 0.15
     DEAD_BAND_MOST = 0.9
 
@@ -139,7 +141,7 @@ class Drag:
         keep = exp(-measure.span_s / self.SPAN_S)
         self._seen = keep * self._seen + measure.prefill_per_step * steps
         self._expected = keep * self._expected + expected
-        error = sqrt(prompt / self._expected) if self._expected else 0.0
+        error = sqrt(self.UNEVEN * prompt / self._expected) if self._expected else 0.0
         self._band = min(max(self.DEAD_BAND, error), self.DEAD_BAND_MOST)
 
     @property

@@ -101,9 +101,9 @@ def test_drag_counts_tokens_for_steps_with_much_prefill_are_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "factor"), [(100.0, 2 / 1.15), (5_000.0, 2 / (1 + (5_000 / 40_000) ** 0.5)), (40_000.0, 2 / 1.9)]
+    ("prompt", "factor"), [(100.0, 2 / 1.15), (5_000.0, 2 / (1 + (2 * 5_000 / 40_000) ** 0.5)), (40_000.0, 2 / 1.9)]
 )
-def test_drag_takes_a_few_prompts_for_noise(prompt: float, factor: float) -> None:
+def test_drag_takes_a_few_prompts_of_uneven_length_for_noise(prompt: float, factor: float) -> None:
     drag = Drag()
     for _ in range(400):
         drag.tick(2.0, rest(400.0), prompt)

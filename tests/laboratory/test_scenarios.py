@@ -7,10 +7,11 @@ with: sweeping for them takes minutes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,8 +20,8 @@ from tests.benchmarks.scenarios import __main__ as command
 from tests.benchmarks.scenarios import sweep, worlds
 from tests.benchmarks.scenarios.__main__ import PAGE, kept
 from tests.benchmarks.scenarios.document import document, worst
-from tests.benchmarks.scenarios.scenario import Best, Measure
-from tests.benchmarks.scenarios.sweep import LAW_CODE, ROOT, SCENARIOS, StaticJob, code
+from tests.benchmarks.scenarios.scenario import Best, Measure, Oracle
+from tests.benchmarks.scenarios.sweep import LAW_CODE, ROOT, SCENARIOS, Bench, Job, StaticJob, best_static, code
 from tests.benchmarks.scenarios.worlds import OURS
 
 
@@ -57,12 +58,48 @@ def test_the_worst_seed_is_the_one_furthest_from_what_is_wanted(
 
 
 @pytest.mark.source  # a static limit takes the place of the sizer, which is native
-def test_a_static_limit_that_keeps_the_targets_for_too_few_is_worth_nothing() -> None:
+def test_a_static_limit_tells_goodput_and_attainment_of_each_window() -> None:
     world = worlds.World((Stream(5.0, 0.0, 15.0),), 15.0)
-    free, kept, lost = (StaticJob(world, ((2.0, 12.0),), 64, 1, share) for share in (0.0, 0.5, 1.01))
-    assert free.do() == kept.do() > [0.0]
-    assert lost.do() == [0.0]
-    assert len({job.key({"others": ""}) for job in (free, kept, lost)}) == 3
+    made = StaticJob(world, ((2.0, 12.0), (90.0, 99.0)), 64, 1).do()
+    assert [(goodput > 0, attainment) for goodput, attainment in made] == [(True, 1.0), (False, 1.0)]
+
+
+@pytest.mark.source
+def test_limits_of_one_who_knows_switch_with_the_engine() -> None:
+    world = worlds.World((Stream(20.0, 0.0, 15.0),), 15.0)
+    lab = worlds.run(world, StaticJob(world, (), 4, 1, before=(9, 8.0)).law, 1)
+    assert [one.in_flight for one in lab.moments if one.at_s < 8.0][-1] == 9
+    assert lab.moments[-1].in_flight == 4
+
+
+class Linear:
+    """In place of runs: goodput grows with the limit, up to 20, and above 10 all are late."""
+
+    def __init__(self) -> None:
+        self.runs: list[StaticJob] = []
+
+    def results(self, _: str, jobs: Iterable[Job]) -> dict[Job, Any]:
+        found: dict[Job, Any] = {}
+        for job in jobs:
+            assert isinstance(job, StaticJob)
+            found[job] = [[min(job.seats, 20), float(job.seats <= 10)]] * len(job.windows)
+            self.runs.append(job)
+        return found
+
+
+def test_the_best_static_limit_that_keeps_the_targets_comes_from_the_same_runs() -> None:
+    world = worlds.World((Stream(5.0, 0.0, 15.0),), 15.0)
+    oracles = {
+        name: Oracle(world, (2.0, 12.0), low, 40.0, keeps)
+        for name, low, keeps in (("any", 20.0, 0.0), ("keeping", 10.0, 0.9), ("hopeless", 30.0, 0.9))
+    }
+    bench = Linear()
+    one = replace(SCENARIOS["A"], oracles=oracles)
+    found = best_static(cast("Bench", bench), [one])["A"]
+    assert found["any"] == dict.fromkeys(one.seeds, Best(20.0, 20.0))
+    assert found["keeping"] == dict.fromkeys(one.seeds, Best(10.0, 10.0))
+    assert found["hopeless"] == dict.fromkeys(one.seeds, Best(26.0, 20.0)), "the lowest of all"
+    assert len({(job.seats, job.seed) for job in bench.runs}) == len(set(bench.runs))
 
 
 @pytest.mark.source  # what is compiled calls without a profiler

@@ -61,6 +61,18 @@ class Fixed:
         pass
 
 
+class Switched(Fixed):
+    """Fixed limits of one who knows when the engine changes, and to what: what runs still has to end."""
+
+    def __init__(self, before: float, after: float, at_s: float) -> None:
+        super().__init__(before)
+        self._after, self._at_s = after, at_s
+
+    def tick(self, given: TickInput) -> None:
+        if given.now >= self._at_s:
+            self.limit = self._after
+
+
 class Seed(Fixed):
     def __init__(self) -> None:
         super().__init__(8.0)
@@ -224,9 +236,13 @@ LADDER = {
 
 
 def limiter(law: str, target: Target) -> Limiter:
-    """By its name in `LADDER`, or `static:N`."""
-    if law.startswith("static:"):
-        return Fixed(float(law.removeprefix("static:")))
+    """By its name in `LADDER`, or `static:N`, or `switch:N:M:SECOND`."""
+    name, *numbers = law.split(":")
+    if name == "static":
+        return Fixed(float(numbers[0]))
+    if name == "switch":
+        before, after, at_s = map(float, numbers)
+        return Switched(before, after, at_s)
     makers = {
         "none": lambda: Fixed(float(UNBOUNDED)),
         "fixed": lambda: Fixed(256.0),

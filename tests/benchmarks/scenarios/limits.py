@@ -155,10 +155,10 @@ C = Scenario(
 SHIFTED = World(
     (
         Stream(26.0, 0.0, 60.0),
-        Stream(6.0, 60.0, 130.0, prompt_mean=3000.0, output_mean=150.0),
-        Stream(26.0, 130.0, 190.0),
+        Stream(6.0, 60.0, 180.0, prompt_mean=3000.0, output_mean=150.0),
+        Stream(26.0, 180.0, 300.0),
     ),
-    190.0,
+    300.0,
     classes=SHORT_QUEUE,
 )
 
@@ -166,17 +166,17 @@ SHIFTED = World(
 def read_shifted(_: str, lab: Lab, found: Found) -> Numbers:
     there, back, alone = found["there"], found["back"], found["alone"]
     return {
-        "settled": settled_s(lab.moments, there.seats, 0.15, (60.0, 130.0), span_s=30.0),
-        "returned": settled_s(lab.moments, alone.seats, 0.15, (130.0, 190.0), span_s=30.0),
-        "goodput": goodput(lab.requests, TARGET, (85.0, 130.0)) / there.goodput,
-        "goodput back": goodput(lab.requests, TARGET, (150.0, 190.0)) / back.goodput,
+        "settled": settled_s(lab.moments, there.seats, 0.15, (60.0, 180.0), span_s=30.0),
+        "returned": settled_s(lab.moments, alone.seats, 0.15, (180.0, 300.0), span_s=30.0),
+        "goodput": goodput(lab.requests, TARGET, (85.0, 180.0)) / there.goodput,
+        "goodput back": goodput(lab.requests, TARGET, (200.0, 300.0)) / back.goodput,
     }
 
 
 D = Scenario(
     "D",
     "the mix of requests shifts, and shifts back",
-    "From second 60 to 130 prompts have 3,000 tokens instead of 512 and outputs 150 instead of 256: ten times as much "
+    "From second 60 to 180 prompts have 3,000 tokens instead of 512 and outputs 150 instead of 256: ten times as much "
     "prefill for each output token. The queue is short (60), so that the shift reaches the engine at once. "
     "Settled: within 15 % of the best static limit of the mix for 80 % of the next 30 s.",
     {"shifted": SHIFTED},
@@ -188,8 +188,8 @@ D = Scenario(
         Measure("goodput back", "goodput after the way back over the best static", "ratio", at_least=0.95),
     ),
     oracles={
-        "there": Oracle(SHIFTED, (85.0, 130.0), 10.0, 60.0),
-        "back": Oracle(SHIFTED, (150.0, 190.0), 60.0, 190.0),
+        "there": Oracle(SHIFTED, (85.0, 180.0), 10.0, 60.0),
+        "back": Oracle(SHIFTED, (200.0, 300.0), 60.0, 190.0),
         "alone": Oracle(COLD, (30.0, 100.0), 110.0, 190.0),  # of the first mix where it is all there is
     },
     picture="shifted",

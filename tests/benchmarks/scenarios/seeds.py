@@ -1,4 +1,4 @@
-"""Many seeds, under our law alone: three say where a law fails, not which of two nearly equal ones is better.
+"""Many seeds, under our law alone: a few say where a law fails, not which of two nearly equal ones is better.
 
 The best static limits are those of docs/control.md, run on the same seeds; they are not swept for again.
 """
@@ -30,14 +30,14 @@ def run_seeds(
 def beside(bench: Bench, one: Scenario, seats: Mapping[str, float], seeds: Sequence[int]) -> dict[str, dict[int, Best]]:
     """What the best static limits give on other seeds, by oracle and seed."""
     jobs = {
-        (name, seed): StaticJob(oracle.world, (oracle.window,), round(seats[name]), seed)
+        (name, seed): StaticJob(oracle.world, (oracle.window,), round(seats[name]), seed, oracle.before)
         for name, oracle in one.oracles.items()
         for seed in seeds
     }
     results = bench.results(f"static limits of {one.key}", jobs.values())
     found: dict[str, dict[int, Best]] = {}
     for (name, seed), job in jobs.items():
-        found.setdefault(name, {})[seed] = Best(float(job.seats), results[job][0])
+        found.setdefault(name, {})[seed] = Best(float(job.seats), results[job][0][0])
     return found
 
 

@@ -16,11 +16,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy.laboratory.lab import Lab
 from proxy.laboratory.measures import Window, attainment, goodput, mean
 from tests.benchmarks.scenarios import worlds
 from tests.benchmarks.scenarios.limits import LIMITS
@@ -29,11 +28,12 @@ from tests.benchmarks.scenarios.obstacles import OBSTACLES
 from tests.benchmarks.scenarios.others import OTHERS
 from tests.benchmarks.scenarios.queues import QUEUES
 from tests.benchmarks.scenarios.scenario import Best, Found, Numbers, Oracle, Scenario
+from tests.benchmarks.scenarios.strangers import STRANGE
 from tests.benchmarks.scenarios.worlds import OURS, World
 
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / "build" / "scenarios"
-GROUPS = (*LIMITS, *OBSTACLES, *LOADS_AND_PROXIES, *OTHERS, *QUEUES)
+GROUPS = (*LIMITS, *OBSTACLES, *LOADS_AND_PROXIES, *OTHERS, *STRANGE, *QUEUES)
 SCENARIOS: dict[str, Scenario] = {one.key: one for one in sorted(GROUPS, key=lambda one: one.key)}
 COARSE, FINE, NEAR = 1.2, 1.05, 1.16
 HERE = "tests/benchmarks/scenarios"
@@ -62,25 +62,29 @@ def parsed(text: str) -> str:
 
 @dataclass(frozen=True)
 class StaticJob:
-    """One static limit on one trace; goodput in each window, 0 where too few requests keep the targets."""
+    """One static limit on one trace; goodput and attainment in each window."""
 
     world: World
     windows: tuple[Window, ...]
     seats: int
     seed: int
-    keeps: float = field(default=0.0, repr=False)
+    before: tuple[int, float] | None = None
+
+    @property
+    def law(self) -> str:
+        if self.before is None:
+            return f"static:{self.seats}"
+        seats, until_s = self.before
+        return f"switch:{seats}:{self.seats}:{until_s}"
 
     def key(self, sources: dict[str, str]) -> str:
-        keeping = f" keeping {self.keeps}" if self.keeps else ""
-        return f"static {self!r}{keeping} {sources['others']}"
+        return f"static limit {self!r} {sources['others']}"
 
-    def do(self) -> list[float]:
-        lab = worlds.run(self.world, f"static:{self.seats}", self.seed)
-        return [self._goodput(lab, window) for window in self.windows]
-
-    def _goodput(self, lab: Lab, window: Window) -> float:
-        kept = attainment(lab.requests, self.world.target, window) if self.keeps else 0.0
-        return goodput(lab.requests, self.world.target, window) if kept >= self.keeps else 0.0
+    def do(self) -> list[tuple[float, float]]:
+        lab, target = worlds.run(self.world, self.law, self.seed), self.world.target
+        return [
+            (goodput(lab.requests, target, window), attainment(lab.requests, target, window)) for window in self.windows
+        ]
 
     @property
     def cost_s(self) -> float:
@@ -192,12 +196,12 @@ def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> BestBy:
     asked: Asked = {(one.key, name): (oracle, one.seeds) for one in scenarios for name, oracle in one.oracles.items()}
     windows: dict[World, list[Window]] = {}
     for oracle, _ in asked.values():
-        seen = windows.setdefault(oracle.world, [])
-        if oracle.window not in seen:
-            seen.append(oracle.window)
+        of_world = windows.setdefault(oracle.world, [])
+        if oracle.window not in of_world:
+            of_world.append(oracle.window)
 
     def job(oracle: Oracle, seats: int, seed: int) -> StaticJob:
-        return StaticJob(oracle.world, tuple(windows[oracle.world]), seats, seed, oracle.keeps)
+        return StaticJob(oracle.world, tuple(windows[oracle.world]), seats, seed, oracle.before)
 
     grids = {key: spread(oracle.low, oracle.high, COARSE) for key, (oracle, _) in asked.items()}
     results: dict[Job, Any] = {}
@@ -208,13 +212,18 @@ def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> BestBy:
         ]
         results.update(bench.results(name, jobs))
 
-    def value(oracle: Oracle, seats: int, seed: int) -> float:
-        row: list[float] = results[job(oracle, seats, seed)]
-        return row[windows[oracle.world].index(oracle.window)]
+    def seen(oracle: Oracle, seats: int, seed: int) -> tuple[float, float]:
+        reached, kept = results[job(oracle, seats, seed)][windows[oracle.world].index(oracle.window)]
+        return reached, kept
+
+    def worth(oracle: Oracle, seats: int, seed: int) -> float:
+        reached, kept = seen(oracle, seats, seed)
+        return reached if kept >= oracle.keeps else 0.0
 
     def best(key: tuple[str, str]) -> int:
+        """The lowest of all where none keeps the targets."""
         oracle, seeds = asked[key]
-        return max(grids[key], key=lambda seats: mean(value(oracle, seats, seed) for seed in seeds))
+        return max(grids[key], key=lambda seats: mean(worth(oracle, seats, seed) for seed in seeds))
 
     sweep("static limits, wide steps")
     for key, grid in grids.items():
@@ -224,7 +233,7 @@ def best_static(bench: Bench, scenarios: Sequence[Scenario]) -> BestBy:
     found: dict[str, dict[str, dict[int, Best]]] = {}
     for key, (oracle, seeds) in asked.items():
         seats = best(key)
-        by_seed = {seed: Best(float(seats), value(oracle, seats, seed)) for seed in seeds}
+        by_seed = {seed: Best(float(seats), seen(oracle, seats, seed)[0]) for seed in seeds}
         found.setdefault(key[0], {})[key[1]] = by_seed
     return found
 
