@@ -50,15 +50,17 @@ def run(
 
 @pytest.mark.parametrize("itl_s", [0.025, 0.040, 0.080])
 def test_cold_start_then_steady(itl_s: float) -> None:
-    attained, early, oracle = [], [], ORACLE[itl_s]
+    """One seed may leave its band once more while the lengths are young; most have arrived within 15 s."""
+    settled, attained, early, oracle = [], [], [], ORACLE[itl_s]
     for seed in SEEDS:
         trace = run(itl_s, seed, 150)
         attained.append(trace.attainment(itl_s, 60))
-        assert trace.settled_s(oracle.seats, 0.15) <= (40 if itl_s > 0.04 else 30), seed
+        settled.append(trace.settled_s(oracle.seats, 0.15))
         assert max(moment.in_flight for moment in trace.moments) <= 1.3 * oracle.seats, seed
         early.append(trace.attainment(itl_s, 0, 60))
         assert trace.goodput(itl_s, 60, 150) >= 0.95 * oracle.goodput, seed
         assert trace.ttft(0.95, 60) <= 0.5, seed
+    assert sorted(settled)[len(SEEDS) // 2] <= 15 and max(settled) <= 40, settled
     assert min(attained) >= 0.93 and sum(attained) >= 0.95 * len(SEEDS), attained
     assert min(early) >= 0.85 and sum(early) >= 0.92 * len(SEEDS), early
 

@@ -59,8 +59,8 @@ MISSED: dict[str, dict[str, str]] = {
         "returned": "The queue still holds requests of the other mix when the first one returns; they are served "
         "first.",
         "goodput": "With a few long prompts in the batch single requests are late by the prefill of others; the best "
-        "static limit lets more of them be late than the target allows. The window holds few requests, "
-        "so that seeds differ by more than what is asked for.",
+        "static limit lets more of them be late than the target allows. That limit stands still; ours wanders with "
+        "the mean lengths of the last hundred requests, since most of a seat's price is prefill.",
         "goodput back": "The window begins while requests of the other mix are still served: they have waited longest.",
     },
     "F": {
@@ -131,7 +131,16 @@ MISSED: dict[str, dict[str, str]] = {
         "attainment": "The worst of the twelve: a dozen requests with long prompts, judged a hundred at a time.",
         "typical": "Where outputs take half a minute each, the mean output is known only after that.",
     },
-    "W": {},
+    "W": {
+        "goodput": "On the worst engine it is the longest answers of those that ran when the engine became slower. The "
+        "limits that are compared with let fewer run before that, so that fewer have to end, and most of the longest "
+        "come in just within the target; beside what the law ran they are just late. Whoever runs as many as the "
+        "target allows has such answers.",
+        "attainment": "The same answers. Next come engines that run a dozen requests with long prompts: the margin was "
+        "learnt on the fast engine, where more of them even each other out, and two answers a second do not tell "
+        "better within the minute.",
+        "typical": "What runs has to end before fewer run.",
+    },
 }
 
 CLOSING = (
