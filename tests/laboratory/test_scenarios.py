@@ -57,6 +57,13 @@ def test_the_worst_seed_is_the_one_furthest_from_what_is_wanted(
     assert measure.worst([1.0, 0.9, 1.2]) == expected
 
 
+@pytest.mark.parametrize(
+    ("show", "worst_of"), [("ratio", 0.9), ("percent", 0.9), ("count", 0.9), ("s", 1.2), ("ms", 1.2)]
+)
+def test_without_a_threshold_more_is_better_of_anything_but_time(show: str, worst_of: float) -> None:
+    assert Measure("it", "it", show).worst([1.0, 0.9, 1.2]) == worst_of
+
+
 @pytest.mark.source  # a static limit takes the place of the sizer, which is native
 def test_a_static_limit_tells_goodput_and_attainment_of_each_window() -> None:
     world = worlds.World((Stream(5.0, 0.0, 15.0),), 15.0)
