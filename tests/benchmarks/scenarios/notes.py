@@ -94,8 +94,8 @@ MISSED: dict[str, dict[str, str]] = {
     "N": {
         "tpot": "The engine computes such a prompt in chunks, each of which makes one step several times as long for "
         "everybody; a proxy can only see to it that no two of them run at once, or one right after the other.",
-        "wait": "On the worst seed eight such prompts come within 20 s. Each takes 2.5 s of the engine alone and twice "
-        "that beside the others, whose tokens go first.",
+        "wait": "Such prompts come in clusters on some seeds, and each has to wait for those before it, since they run "
+        "one at a time beside the others' tokens.",
     },
     "P": {
         "own": "A prompt that finds the prefill bound used up by its own class waits for the next step.",
